@@ -1,0 +1,1 @@
+"""Test kit: shared vectors, fake authorities, running servers."""
