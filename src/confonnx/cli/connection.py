@@ -45,9 +45,7 @@ EnclaveHash = Annotated[
 ]
 EnclaveSigningKeyFile = Annotated[
     Path | None,
-    typer.Option(
-        help="Public key (PEM) of whoever signed the code that may answer.", rich_help_panel=TRUST
-    ),
+    typer.Option(help="Public key (PEM) of whoever signed the code that may answer.", rich_help_panel=TRUST),
 ]
 EnclaveModelHash = Annotated[
     str | None,
@@ -151,8 +149,8 @@ class Demands:
     policy_file: Path | None
 
     def policy(self) -> Policy:
-        """The appraisal policy. Raises :class:`ConfigurationError` for options that contradict each other, are
-        missing, or name a file that cannot be read."""
+        """The appraisal policy. Raises :class:`ConfigurationError` for options that contradict each other or are
+        missing, and for files that cannot be read."""
         if self.policy_file is not None:
             if others := list(self._given()):
                 raise ConfigurationError(
