@@ -1,4 +1,4 @@
-"""The server answers an OHTTP client whose HPKE and Binary HTTP this project did not write (Node, hpke, bhttp-js)."""
+"""The server answers an OHTTP client whose HPKE and Binary HTTP others wrote (Node, hpke, bhttp-js)."""
 
 from __future__ import annotations
 

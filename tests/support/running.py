@@ -58,7 +58,7 @@ class RunningServer:
 def running_server(
     *options: str, environment: Mapping[str, str] | None = None, prefix: Sequence[str] = ()
 ) -> Iterator[RunningServer]:
-    """``confonnx serve`` with ``options``, ready to answer. ``prefix`` is a command to run it under, such as strace."""
+    """``confonnx serve`` with ``options``, ready to answer; ``prefix``: a command to run it under."""
     command = [
         *prefix,
         *(sys.executable, "-m", "confonnx.cli.app", "serve", "--address", "127.0.0.1", "--http-port", "0"),

@@ -149,8 +149,8 @@ class Demands:
     policy_file: Path | None
 
     def policy(self) -> Policy:
-        """The appraisal policy. Raises :class:`ConfigurationError` for options that contradict each other or are
-        missing, and for files that cannot be read."""
+        """The appraisal policy. Raises :class:`ConfigurationError` for options that contradict each other, or
+        that are missing or name an unreadable file."""
         if self.policy_file is not None:
             if others := list(self._given()):
                 raise ConfigurationError(
