@@ -1,0 +1,133 @@
+"""The AEADs of our suites, sealing many parts into one buffer and opening where the ciphertext lies.
+
+``encrypt_into`` and ``decrypt_into`` of ``cryptography`` work when input and output start at the same byte.
+Its documentation does not promise that, so tests/unit/ohttp/test_aead.py checks it for the version in use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import TypeAlias, assert_never
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
+
+from confonnx.errors import EncapsulationError, TooLargeError
+from confonnx.ohttp.reader import Buffer
+
+Cipher: TypeAlias = AESGCM | ChaCha20Poly1305
+"""An AEAD with its key."""
+
+NONCE_SIZE = 12
+"""Nn of every AEAD here (RFC 9180 §7.3)."""
+
+TAG_SIZE = 16
+"""Nt of every AEAD here (RFC 9180 §7.3)."""
+
+MAX_PLAINTEXT = (1 << 31) - 1 - TAG_SIZE
+"""Bytes that one message can hold; OpenSSL counts in a C ``int``."""
+
+OPEN_FAILED = "the sealed message does not open"
+"""The text of every failure to open, whatever the reason."""
+
+_ZEROS = bytes(1 << 16)
+
+
+class Aead(IntEnum):
+    """AEAD identifiers (RFC 9180 §7.3)."""
+
+    AES_128_GCM = 1
+    AES_256_GCM = 2
+    CHACHA20_POLY1305 = 3
+
+    @property
+    def key_size(self) -> int:
+        """Nk, in bytes."""
+        return 16 if self is Aead.AES_128_GCM else 32
+
+    @property
+    def nonce_size(self) -> int:
+        """Nn, in bytes."""
+        return NONCE_SIZE
+
+    def cipher(self, key: bytes) -> Cipher:
+        """The AEAD with ``key``. Raises ``ValueError`` unless the key has ``key_size`` bytes."""
+        if len(key) != self.key_size:
+            raise ValueError(f"{self.name} takes a key of {self.key_size} bytes, not {len(key)}")
+        match self:
+            case Aead.AES_128_GCM | Aead.AES_256_GCM:
+                return AESGCM(key)
+            case Aead.CHACHA20_POLY1305:
+                return ChaCha20Poly1305(key)
+            case _:
+                assert_never(self)
+
+
+def seal_parts(
+    cipher: Cipher,
+    nonce: bytes,
+    aad: bytes,
+    parts: Sequence[Buffer],
+    *,
+    prefix: bytes = b"",
+    pad_to: int | None,
+) -> bytearray:
+    """``prefix`` in the clear, then the sealed concatenation of ``parts``, then the tag, in one new buffer.
+
+    The parts are copied once, into the place where they are encrypted. ``pad_to`` is the size of the
+    plaintext after padding with zero bytes (``None``: no padding). Raises :class:`TooLargeError` over
+    ``MAX_PLAINTEXT`` and ``ValueError`` where ``pad_to`` is below the size of the parts or a part is not a
+    view of single bytes.
+    """
+    size = sum(map(len, parts))
+    padded = size if pad_to is None else pad_to
+    if padded < size:
+        raise ValueError(f"cannot pad {size} bytes to {padded}")
+    if padded > MAX_PLAINTEXT:
+        raise TooLargeError(
+            f"one sealed message holds at most {MAX_PLAINTEXT} bytes, this one would hold {padded}"
+        )
+    message = bytearray(len(prefix) + padded + TAG_SIZE)
+    with memoryview(message) as view:
+        position = len(prefix)
+        view[:position] = prefix
+        for part in parts:
+            end = position + len(part)
+            view[position:end] = part
+            position = end
+        sealed = view[len(prefix) :]
+        cipher.encrypt_into(nonce, sealed[:padded], aad, sealed)
+    return message
+
+
+def open_sealed(cipher: Cipher, nonce: bytes, aad: bytes, ciphertext: Buffer) -> memoryview:
+    """The plaintext of ``ciphertext``, which ends with its tag.
+
+    A writable buffer is opened in place: the result is a view of it, and a wrong tag leaves only zeros in it,
+    because ``decrypt_into`` writes the unauthenticated plaintext before it checks. Read-only bytes are left
+    as they are. Raises :class:`EncapsulationError` with the text ``OPEN_FAILED``, and no cause, for every
+    failure.
+    """
+    view = memoryview(ciphertext)
+    size = len(view) - TAG_SIZE
+    if not 0 <= size <= MAX_PLAINTEXT:
+        raise EncapsulationError(OPEN_FAILED)
+    try:
+        if view.readonly:
+            return memoryview(cipher.decrypt(nonce, view, aad))
+        plaintext = view[:size]
+        cipher.decrypt_into(nonce, view, aad, plaintext)
+    except InvalidTag:
+        wipe(view)
+        raise EncapsulationError(OPEN_FAILED) from None  # the cause would tell reasons apart
+    return plaintext
+
+
+def wipe(view: memoryview) -> None:
+    """Overwrite a writable ``view`` with zeros, a block at a time; read-only memory is left alone."""
+    if view.readonly:
+        return
+    for start in range(0, len(view), len(_ZEROS)):
+        end = min(start + len(_ZEROS), len(view))
+        view[start:end] = _ZEROS[: end - start]

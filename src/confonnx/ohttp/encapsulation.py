@@ -1,0 +1,197 @@
+"""Encapsulated requests and responses of Oblivious HTTP (RFC 9458 §4).
+
+::
+
+    request  = key_id (1) ‖ kem_id (2) ‖ kdf_id (2) ‖ aead_id (2) ‖ enc (Nenc) ‖ sealed message
+    response = response_nonce (max(Nn, Nk)) ‖ sealed message
+
+The objects for the response are one-shot: a second use raises ``RuntimeError``, because it is a mistake of
+the program.
+"""
+
+from __future__ import annotations
+
+import secrets
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Protocol
+
+from confonnx.errors import EncapsulationError, KeyConfigError
+from confonnx.ohttp.aead import OPEN_FAILED, Aead, Cipher, open_sealed, seal_parts
+from confonnx.ohttp.hkdf import expand, extract
+from confonnx.ohttp.hpke import Kdf, PrivateKey, Suite, setup_receiver, setup_sender
+from confonnx.ohttp.kem import Kem
+from confonnx.ohttp.key_config import KeyConfig
+from confonnx.ohttp.padding import padme
+from confonnx.ohttp.reader import Buffer
+
+REQUEST_MEDIA_TYPE = "message/ohttp-req"
+RESPONSE_MEDIA_TYPE = "message/ohttp-res"
+
+HEADER_SIZE = 7
+"""Bytes of ``hdr``: the key identifier and the three algorithm identifiers (RFC 9458 §4.1)."""
+
+_REQUEST_LABEL = b"message/bhttp request"  # RFC 9458 §4.3
+_RESPONSE_LABEL = b"message/bhttp response"  # RFC 9458 §4.4
+
+
+class KeyLookup(Protocol):
+    """Where the private keys of a gateway are."""
+
+    def private_key(self, key_id: int) -> PrivateKey:
+        """The key with that identifier; :class:`confonnx.errors.UnknownKeyError` where there is none."""
+        ...
+
+
+def encapsulate_request(
+    config: KeyConfig,
+    parts: Sequence[Buffer],
+    *,
+    aead: Aead | None = None,
+    pad: bool = True,
+    randomness: bytes | None = None,
+) -> tuple[bytearray, ResponseOpener]:
+    """Seal the concatenation of ``parts``, a Binary HTTP request, to ``config`` (RFC 9458 §4.3).
+
+    ``aead`` defaults to the first that the configuration offers. ``pad`` adds zero bytes up to the Padmé
+    bucket, which Binary HTTP permits at its end. ``randomness`` is the ephemeral X25519 private key of a test
+    vector. Raises :class:`KeyConfigError` for an AEAD that is not offered or a public key of low order, and
+    :class:`confonnx.errors.TooLargeError`.
+    """
+    suite = Suite(config.kem, *_algorithms(config, aead))
+    header = config.key_id.to_bytes(1, "big") + suite.ids
+    info = _REQUEST_LABEL + b"\0" + header
+    enc, context = setup_sender(suite, config.public_key, info=info, randomness=randomness)
+    _, message = context.seal_parts(parts, prefix=header + enc, pad_to=_padded(parts) if pad else None)
+    secret = context.export(_RESPONSE_LABEL, response_nonce_size(suite.aead))
+    return message, ResponseOpener(suite.aead, secret, enc, key_id=config.key_id)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedRequest:
+    """A request that was opened, and what seals its response."""
+
+    plaintext: memoryview = field(repr=False)
+    """The Binary HTTP request with its padding; a view of the message where that was writable."""
+    enc: bytes = field(repr=False)
+    """The encapsulated key: no two requests of honest clients share it, so it identifies a replay."""
+    key_id: int
+    sealer: ResponseSealer
+
+
+def open_request(keys: KeyLookup, message: Buffer) -> OpenedRequest:
+    """Open an encapsulated request (RFC 9458 §4.3), in place where ``message`` is writable.
+
+    Raises what ``keys`` raises for its identifier, and for everything else :class:`EncapsulationError` with
+    one text. A writable message whose tag is wrong is left wiped.
+    """
+    view = memoryview(message)
+    if len(view) < HEADER_SIZE:
+        raise EncapsulationError(OPEN_FAILED)
+    header = bytes(view[:HEADER_SIZE])
+    key_id = header[0]
+    private_key = keys.private_key(key_id)
+    suite = _suite(header[1:])
+    enc = bytes(view[HEADER_SIZE : HEADER_SIZE + suite.kem.enc_size])
+    context = setup_receiver(suite, private_key, enc, info=_REQUEST_LABEL + b"\0" + header)
+    plaintext = context.open(view[HEADER_SIZE + len(enc) :])
+    secret = context.export(_RESPONSE_LABEL, response_nonce_size(suite.aead))
+    return OpenedRequest(plaintext, enc, key_id, ResponseSealer(suite.aead, secret, enc, key_id=key_id))
+
+
+def response_nonce_size(aead: Aead) -> int:
+    """max(Nn, Nk): bytes of the response nonce and of the exported secret (RFC 9458 §4.4)."""
+    return max(aead.nonce_size, aead.key_size)
+
+
+class _OneShot:
+    """A secret that can be taken once."""
+
+    __slots__ = ("_aead", "_salt", "_secret", "key_id")
+
+    def __init__(self, aead: Aead, secret: bytes, salt: bytes, *, key_id: int) -> None:
+        """``secret`` is an export of the request; ``salt`` (``enc``) goes before the response nonce."""
+        self._aead = aead
+        self._secret: list[bytes] = [secret]
+        self._salt = salt
+        self.key_id = key_id
+
+    def _key(self, response_nonce: bytes) -> tuple[Cipher, bytes]:
+        """RFC 9458 §4.4 steps 3 to 6: the AEAD and its nonce."""
+        prk = extract(self._salt + response_nonce, self._take_secret())
+        key = expand(prk, b"key", self._aead.key_size)
+        return self._aead.cipher(key), expand(prk, b"nonce", self._aead.nonce_size)
+
+    def _take_secret(self) -> bytes:
+        try:
+            return self._secret.pop()  # one step, so that two threads cannot both have it
+        except IndexError:
+            raise RuntimeError(f"this {type(self).__name__} was used already; it works once") from None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(key_id={self.key_id})"
+
+
+class ResponseSealer(_OneShot):
+    """Seals the one response to a request. Mutable state: whether it did."""
+
+    __slots__ = ()
+
+    def seal(
+        self, parts: Sequence[Buffer], *, pad: bool = True, randomness: bytes | None = None
+    ) -> bytearray:
+        """Seal the concatenation of ``parts``, a Binary HTTP response (RFC 9458 §4.4).
+
+        ``randomness`` is the response nonce of a test vector, else ``ValueError`` for its length. Raises
+        :class:`confonnx.errors.TooLargeError`, and ``RuntimeError`` the second time.
+        """
+        size = response_nonce_size(self._aead)
+        response_nonce = secrets.token_bytes(size) if randomness is None else randomness
+        if len(response_nonce) != size:
+            raise ValueError(f"the response nonce has {size} bytes, not {len(response_nonce)}")
+        cipher, nonce = self._key(response_nonce)
+        return seal_parts(
+            cipher, nonce, b"", parts, prefix=response_nonce, pad_to=_padded(parts) if pad else None
+        )
+
+
+class ResponseOpener(_OneShot):
+    """Opens the one response to a request. Mutable state: whether it tried."""
+
+    __slots__ = ()
+
+    def open(self, message: Buffer) -> memoryview:
+        """The Binary HTTP response in ``message``, with its padding; in place where ``message`` is writable.
+
+        Raises :class:`EncapsulationError` where it does not open, and ``RuntimeError`` the second time,
+        whether or not the first succeeded.
+        """
+        view = memoryview(message)
+        size = response_nonce_size(self._aead)
+        cipher, nonce = self._key(bytes(view[:size]))
+        return open_sealed(cipher, nonce, b"", view[size:])
+
+
+def _algorithms(config: KeyConfig, aead: Aead | None) -> tuple[Kdf, Aead]:
+    for pair in config.algorithms:
+        if aead is None or pair[1] is aead:
+            return pair
+    offered = ", ".join(pair[1].name for pair in config.algorithms)
+    raise KeyConfigError(
+        f"key configuration {config.key_id} offers {offered}, not {aead.name if aead else 'any'}"
+    )
+
+
+@lru_cache(maxsize=16)  # there are six; what is not known raises, and is not cached
+def _suite(ids: bytes) -> Suite:
+    kem_id, kdf_id, aead_id = struct.unpack(">HHH", ids)
+    try:
+        return Suite(Kem(kem_id), Kdf(kdf_id), Aead(aead_id))
+    except ValueError:
+        raise EncapsulationError(OPEN_FAILED) from None
+
+
+def _padded(parts: Sequence[Buffer]) -> int:
+    return padme(sum(map(len, parts)))
