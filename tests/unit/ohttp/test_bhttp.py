@@ -1,0 +1,366 @@
+from __future__ import annotations
+
+import pytest
+
+from confonnx.errors import BhttpError
+from confonnx.ohttp.bhttp import (
+    BhttpLimits,
+    Fields,
+    InformationalResponse,
+    Request,
+    Response,
+    encode_request,
+    encode_response,
+    parse_request,
+    parse_response,
+)
+from confonnx.ohttp.reader import encode_varint
+
+FULL = Request(
+    "POST",
+    "https",
+    "example.com:8443",
+    "/v2/models/m/infer?x=%20",
+    (("date", "now"), ("x", "")),
+    b"body",
+    (("t", "1"),),
+)
+
+
+def text(value: bytes | str) -> bytes:
+    raw = value.encode("latin-1") if isinstance(value, str) else value
+    return encode_varint(len(raw)) + raw
+
+
+def request_bytes(*control: str, rest: bytes = b"", framing: int = 0) -> bytes:
+    return bytes((framing,)) + b"".join(map(text, control)) + rest
+
+
+GET = request_bytes("GET", "https", "a", "/")
+GET_INDETERMINATE = request_bytes("GET", "https", "a", "/", framing=2)
+OK = b"\x01\x40\xc8"
+OK_INDETERMINATE = b"\x03\x40\xc8"
+
+
+def section(*lines: tuple[str, str]) -> bytes:
+    return text(b"".join(text(name) + text(value) for name, value in lines))
+
+
+def test_request_round_trip() -> None:
+    parsed = parse_request(b"".join(encode_request(FULL)))
+    assert parsed == FULL
+    assert parsed.field("date") == "now"
+    assert parsed.field("x") == ""
+    assert parsed.field("absent") is None
+
+
+def test_response_round_trip() -> None:
+    early = (InformationalResponse(103, (("link", "</a>"),)), InformationalResponse(100))
+    response = Response(503, (("date", "now"),), b"later", (("t", "1"),), early)
+    parsed = parse_response(b"".join(encode_response(response)))
+    assert parsed == response
+    assert parsed.field("date") == "now"
+    assert parsed.field("absent") is None
+
+
+def test_body_is_a_part_of_its_own_and_a_view() -> None:
+    body = bytearray(b"x" * 1000)
+    parts = encode_request(Request("POST", "https", "a", "/", body=body))
+    assert any(part is body for part in parts), "the encoder copied the body"
+    message = bytearray(b"".join(parts))
+    parsed = parse_request(message)
+    assert isinstance(parsed.body, memoryview)
+    assert parsed.body.readonly
+    assert parsed.body.obj is message, "the parser copied the body"
+
+
+def test_repeated_fields_are_joined() -> None:
+    request = Request("GET", "https", "a", "/", (("accept", "a"), ("x", "1"), ("accept", "b")))
+    assert request.field("accept") == "a, b"
+
+
+@pytest.mark.parametrize("rest", ["", "00", "0000", "000000", "000000" + "00" * 100])
+@pytest.mark.parametrize("head", [GET, GET_INDETERMINATE], ids=["known", "indeterminate"])
+def test_truncated_and_padded_requests_are_the_same(head: bytes, rest: str) -> None:
+    assert parse_request(head + bytes.fromhex(rest)) == Request("GET", "https", "a", "/")
+
+
+@pytest.mark.parametrize("rest", ["", "00", "0000", "000000", "000000" + "00" * (1 << 17)])
+@pytest.mark.parametrize("head", [OK, OK_INDETERMINATE], ids=["known", "indeterminate"])
+def test_truncated_and_padded_responses_are_the_same(head: bytes, rest: str) -> None:
+    assert parse_response(head + bytes.fromhex(rest)) == Response(200)
+
+
+@pytest.mark.parametrize("position", [0, 1, (1 << 16) - 1, 1 << 16, (1 << 16) + 1])
+def test_padding_is_zero(position: int) -> None:
+    padding = bytearray((1 << 16) + 2)
+    padding[position] = 1
+    with pytest.raises(BhttpError, match="bytes other than zero follow the message"):
+        parse_request(GET + bytes(3) + padding)
+
+
+def test_every_other_truncation_of_a_request_is_refused() -> None:
+    """RFC 9292 §3.8: only before the headers, the content or the trailers may a message end."""
+    message = b"".join(encode_request(FULL))
+    control = len(request_bytes(FULL.method, FULL.scheme, FULL.authority, FULL.path))
+    headers = control + len(section(*FULL.fields))
+    content = headers + 1 + len(FULL.body)
+    expected = {
+        control: Request(FULL.method, FULL.scheme, FULL.authority, FULL.path),
+        headers: Request(FULL.method, FULL.scheme, FULL.authority, FULL.path, FULL.fields),
+        content: Request(FULL.method, FULL.scheme, FULL.authority, FULL.path, FULL.fields, FULL.body),
+    }
+    for size in range(len(message)):
+        if size in expected:
+            assert parse_request(message[:size]) == expected[size]
+        else:
+            with pytest.raises(BhttpError):
+                parse_request(message[:size])
+
+
+def test_every_other_truncation_of_an_indeterminate_response_is_refused() -> None:
+    early = text("link") + text("</a>") + b"\0"
+    headers = b"\x03\x40\x67" + early + b"\x40\xc8" + text("date") + text("now") + b"\0"
+    content = text(b"one") + text(b"two") + b"\0"
+    message = headers + content + text("t") + text("1") + b"\0"
+    informational = (InformationalResponse(103, (("link", "</a>"),)),)
+    fields = (("date", "now"),)
+    expected = {
+        len(b"\x03\x40\x67" + early + b"\x40\xc8"): Response(200, informational=informational),
+        len(headers): Response(200, fields, informational=informational),
+        len(headers + content): Response(200, fields, b"onetwo", informational=informational),
+    }
+    assert parse_response(message) == Response(200, fields, b"onetwo", (("t", "1"),), informational)
+    for size in range(len(message)):
+        if size in expected:
+            assert parse_response(message[:size]) == expected[size]
+        else:
+            with pytest.raises(BhttpError):
+                parse_response(message[:size])
+
+
+def test_one_chunk_stays_a_view() -> None:
+    message = GET_INDETERMINATE + b"\0" + text(b"chunk") + b"\0"
+    assert isinstance(parse_request(message).body, memoryview)
+
+
+@pytest.mark.parametrize("framing", [1, 2, 3, 4, 63])
+def test_framing_of_the_other_kind(framing: int) -> None:
+    if framing != 2:
+        with pytest.raises(BhttpError, match=f"of a request is 0 or 2, not {framing}"):
+            parse_request(bytes((framing,)) + GET[1:])
+    if framing not in (1, 3):
+        with pytest.raises(BhttpError, match=f"of a response is 1 or 3, not {framing}"):
+            parse_response(bytes((framing,)) + OK[1:])
+
+
+@pytest.mark.parametrize(
+    ("control", "text_"),
+    [
+        (("", "https", "a", "/"), "method is not a token"),
+        (("GE T", "https", "a", "/"), "method is not a token"),
+        (("GET\r\n", "https", "a", "/"), "method is not a token"),
+        (("CONNECT", "https", "a", "/"), "method is CONNECT"),
+        (("GET", "", "a", "/"), "scheme"),
+        (("GET", "ht tp", "a", "/"), "scheme"),
+        (("GET", "1http", "a", "/"), "scheme"),
+        (("GET", "https", "user@a", "/"), "authority"),
+        (("GET", "https", "a/b", "/"), "authority"),
+        (("GET", "https", "a b", "/"), "authority"),
+        (("GET", "https", "a%2", "/"), "authority"),
+        (("GET", "https", "a", ""), "path"),
+        (("GET", "https", "a", "*"), "path"),
+        (("GET", "https", "a", "v2"), "path"),
+        (("GET", "https", "a", "https://a/"), "path"),
+        (("GET", "https", "a", "/a b"), "path"),
+        (("GET", "https", "a", "/a#b"), "path"),
+        (("GET", "https", "a", "/%zz"), "path"),
+        (("GET", "https", "a", "/\r\nx: y"), "path"),
+        (("GET", "https", "a", "/\xe9"), "path"),
+    ],
+)
+def test_control_data(control: tuple[str, str, str, str], text_: str) -> None:
+    with pytest.raises(BhttpError, match=text_):
+        parse_request(request_bytes(*control))
+    with pytest.raises(BhttpError, match=text_):
+        Request(*control)
+
+
+def test_control_data_that_is_allowed() -> None:
+    assert parse_request(request_bytes("OPTIONS", "http", "", "*")).path == "*"
+    assert parse_request(request_bytes("GET", "http", "[::1]:80", "/a?b=/?&c=%2F")).authority == "[::1]:80"
+
+
+@pytest.mark.parametrize("status", [0, 99, 600, 16383])
+def test_final_status(status: int) -> None:
+    with pytest.raises(BhttpError, match=f"not {status}"):
+        parse_response(b"\x01" + encode_varint(status) + bytes(8))
+    with pytest.raises(BhttpError, match=f"200..599, not {status}"):
+        Response(status)
+
+
+@pytest.mark.parametrize("status", [0, 99, 200])
+def test_informational_status(status: int) -> None:
+    with pytest.raises(BhttpError, match=f"100..199, not {status}"):
+        InformationalResponse(status)
+
+
+BAD_FIELDS = [
+    ("", "x", "name of field 1"),
+    ("Date", "x", "name of field 1"),
+    ("a b", "x", "name of field 1"),
+    ("a:", "x", "name of field 1"),
+    (":method", "POST", "name of field 1"),
+    (":status", "200", "name of field 1"),
+    (":protocol", "x", "name of field 1"),
+    ("a\0", "x", "name of field 1"),
+    ("caf\xe9", "x", "name of field 1"),
+    ("x", "a\r\nb: c", "value of field 1"),
+    ("x", "a\nb", "value of field 1"),
+    ("x", "a\0b", "value of field 1"),
+    ("x", "a\x7fb", "value of field 1"),
+    ("x", "a\x1bb", "value of field 1"),
+    ("x", " a", "value of field 1"),
+    ("x", "a ", "value of field 1"),
+    ("x", "\ta", "value of field 1"),
+    ("x", "\t", "value of field 1"),
+    ("x", "a\n", "value of field 1"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "message"), BAD_FIELDS)
+def test_fields_that_are_refused(name: str, value: str, message: str) -> None:
+    """In headers, trailers and informational responses, in both encodings, and in messages of our own."""
+    good = ("ok", "yes")
+    known = section(good, (name, value))
+    lines = text("ok") + text("yes") + text(name) + text(value) + b"\0"
+    for data in (GET + known, GET + b"\0\0" + known):
+        with pytest.raises(BhttpError, match=message):
+            parse_request(data)
+    for data in (OK + known, OK + b"\0\0" + known, b"\x01\x40\x67" + known + OK[1:]):
+        with pytest.raises(BhttpError, match=message):
+            parse_response(data)
+    if name:  # an empty name ends a section of indeterminate length
+        with pytest.raises(BhttpError, match=message):
+            parse_request(GET_INDETERMINATE + lines)
+    fields: Fields = (good, (name, value))
+    for build in (
+        lambda: Request("GET", "https", "a", "/", fields),
+        lambda: Request("GET", "https", "a", "/", trailers=fields),
+        lambda: Response(200, fields),
+        lambda: Response(200, trailers=fields),
+        lambda: InformationalResponse(103, fields),
+    ):
+        with pytest.raises(BhttpError, match=message):
+            build()
+
+
+def test_field_values_that_are_allowed() -> None:
+    fields = (("a", ""), ("b", "x\ty z"), ("c", "caf\xe9"), ("!#$%&'*+-.^_`|~09az", "1"))
+    assert parse_request(GET + section(*fields)).fields == fields
+
+
+def test_values_beyond_latin_1_cannot_be_encoded() -> None:
+    with pytest.raises(BhttpError, match="beyond Latin-1"):
+        Request("GET", "https", "a", "/", (("x", "\u20ac"),))
+
+
+@pytest.mark.parametrize(
+    ("authority", "hosts", "text_"),
+    [
+        ("a", ("b",), "differs from the authority"),
+        ("a", ("a", "a"), "2 host fields"),
+        ("", ("a", "b"), "2 host"),
+    ],
+)
+def test_host_and_authority(authority: str, hosts: tuple[str, ...], text_: str) -> None:
+    with pytest.raises(BhttpError, match=text_):
+        Request("GET", "https", authority, "/", tuple(("host", host) for host in hosts))
+
+
+def test_host_that_agrees() -> None:
+    assert (
+        Request("GET", "https", "Example.com", "/", (("host", "example.COM"),)).field("host") == "example.COM"
+    )
+    assert Request("GET", "https", "", "/", (("host", "a"),)).authority == ""
+
+
+@pytest.mark.parametrize("value", ["3", "5", "+4", "4, 4", "-4", "", "4" * 30])
+def test_content_length_contradicts_the_body(value: str) -> None:
+    with pytest.raises(BhttpError, match="which has 4 bytes"):
+        Request("POST", "https", "a", "/", (("content-length", value),), b"body")
+    with pytest.raises(BhttpError, match="which has 4 bytes"):
+        Response(200, (("content-length", value),), b"body")
+
+
+def test_content_length_that_agrees() -> None:
+    fields = (("content-length", "4"),)
+    assert Request("POST", "https", "a", "/", fields, b"body").fields == fields
+    assert Response(200, fields, b"body").fields == fields
+    assert Response(200, fields).fields == fields, "the response to a HEAD request"
+
+
+LIMITS = BhttpLimits(
+    max_control_bytes=20, max_field_section_bytes=30, max_fields=3, max_informational=2, max_chunks=2
+)
+
+
+def test_limits_at_their_edge() -> None:
+    fields = tuple(("abcd", "1234") for _ in range(3))
+    assert len(section(*fields)) == 1 + 30
+    indeterminate = b"".join(text(name) + text(value) for name, value in fields) + b"\0"
+    assert parse_request(GET + section(*fields), LIMITS).fields == fields
+    assert parse_request(GET_INDETERMINATE + indeterminate, LIMITS).fields == fields
+    assert parse_request(request_bytes("GET", "https", "a", "/" + "p" * 19), LIMITS).path == "/" + "p" * 19
+    assert len(parse_response(b"\x01" + b"\x40\x64\x00" * 2 + OK[1:], LIMITS).informational) == 2
+    assert parse_request(GET_INDETERMINATE + b"\0\x01a\x01b\0", LIMITS).body == b"ab"
+
+
+@pytest.mark.parametrize(
+    ("data", "text_"),
+    [
+        (GET + b"\x1f" + bytes(31), "field section has 31 bytes, the limit is 30"),
+        (GET + b"\xff" * 8, "field section has 4611686018427387903 bytes"),
+        (GET + section(("a", ""), ("b", ""), ("c", ""), ("d", "")), "more than 3 field lines"),
+        (GET_INDETERMINATE + b"\x01a\x00" * 4 + b"\0", "more than 3 field lines"),
+        (GET_INDETERMINATE + text("n" * 31), "a field section has more than 30 bytes"),
+        (GET_INDETERMINATE + text("n" * 20) + text("v" * 10), "field value has 10 bytes, the limit is"),
+        (request_bytes("GET", "https", "a", "/" + "p" * 20), "path has 21 bytes, the limit is 20"),
+        (request_bytes("G" * 21, "https", "a", "/"), "method has 21 bytes, the limit is 20"),
+        (GET_INDETERMINATE + b"\0\x01a\x01b\x01c\0", "more than 2 chunks"),
+        (GET + b"\0" + b"\xff" * 8, "content is truncated: needs 4611686018427387903 bytes, 0 are left"),
+    ],
+)
+def test_over_a_limit(data: bytes, text_: str) -> None:
+    """Nothing is allocated for a length that was only announced: 2^62 bytes fail like one byte too many."""
+    with pytest.raises(BhttpError, match=text_):
+        parse_request(data, LIMITS)
+
+
+def test_informational_limit() -> None:
+    with pytest.raises(BhttpError, match="more than 2 informational responses"):
+        parse_response(b"\x01" + b"\x40\x64\x00" * 3 + OK[1:], LIMITS)
+
+
+def test_errors_and_representations_hold_nothing_of_the_message() -> None:
+    """Rule 12: what was sealed must not reach a log through ``repr`` or an exception."""
+    canary = "canary"
+    fields = (("authorization", canary), ("x-" + canary, canary))
+    request = Request("POST", "https", canary, "/" + canary, fields, canary.encode())
+    response = Response(200, fields, canary.encode(), informational=(InformationalResponse(103, fields),))
+    shown = [repr(request), repr(response), repr(response.informational)]
+    for data in (
+        request_bytes(canary + "\0", "https", "a", "/"),
+        request_bytes("GET", canary + "\0", "a", "/"),
+        request_bytes("GET", "https", canary + "\0", "/"),
+        request_bytes("GET", "https", "a", "/" + canary + "\0"),
+        GET + section((canary + " ", "x")),
+        GET + section(("x", canary + "\0")),
+        GET + section(("host", canary)),
+        GET + section(("content-length", canary)),
+        GET + b"\0\0\0" + canary.encode(),
+    ):
+        with pytest.raises(BhttpError) as caught:
+            parse_request(data)
+        shown.append(str(caught.value))
+    assert [item for item in shown if canary in item] == []
