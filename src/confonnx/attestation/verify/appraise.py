@@ -1,0 +1,343 @@
+"""The one door to trust (D4): bundle, policy, nonce and a clock value go in, attested keys come out, or an
+error.
+
+The steps, in this order. The first five stop at the first failure, since nothing after it would mean
+anything; of the others every failure is collected, and they are raised together as one ``PolicyError``.
+
+ 1. ``bundle.statement``      the statement parses, in its one canonical form: ``BundleError``
+ 2. ``evidence.type``         the evidence is of a TEE that confonnx knows: ``EvidenceFormatError``
+ 3. ``evidence.genuine``      the TEE's own verification, with its own checks such as ``sev-snp.signature``:
+                              ``EvidenceFormatError``, ``EvidenceError``, ``EndorsementError``
+ 4. ``binding.report-data``   the evidence binds exactly these statement bytes: ``BindingError``
+ 5. ``binding.nonce``         the statement answers this caller's nonce: ``BindingError``
+ 6. ``policy.freshness``      the statement is neither old nor from the future
+ 7. ``policy.keys``           a key is valid now, and not older than the policy allows
+ 8. ``policy.tee``            the policy names this kind of TEE
+ 9. ``policy.debug``          production mode, or debug mode was allowed
+10. ``policy.tcb``            TCB status, advisories, and how recent the collateral is
+11. ``policy.code``           measurement or signer are accepted: this is the code
+12. ``policy.platform``       attributes, versions and the other fields are accepted
+13. ``policy.models``         a model is accepted
+14. ``policy.deployment``     the deployment is accepted
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final, assert_never
+
+from confonnx.attestation import claims as media_types
+from confonnx.attestation.bundle import Bundle
+from confonnx.attestation.claims import Claims, Tee
+from confonnx.attestation.policy import Freshness, Policy, has_dcap_tcb
+from confonnx.attestation.result import APPRAISER, AttestedKeys, usable_keys
+from confonnx.attestation.statement import AttestedKey, Statement, parse_statement, report_data
+from confonnx.attestation.verify import dcap, sev_snp, sgx, simulated, tdx, x509
+from confonnx.errors import (
+    BindingError,
+    BundleError,
+    EvidenceFormatError,
+    Failure,
+    PolicyError,
+    VerificationError,
+)
+
+
+class Outcome(StrEnum):
+    """What became of a step."""
+
+    PASS = "PASS"  # noqa: S105
+    FAIL = "FAIL"
+    SKIP = "SKIP"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of an appraisal, for people and programs to read. ``remedy`` is empty unless the step
+    failed.
+    """
+
+    id: str
+    title: str
+    outcome: Outcome
+    reason: str
+    remedy: str = ""
+
+
+_STEPS: Final[dict[str, tuple[str, str]]] = {  # id → what holds, and what to do when it does not
+    "bundle.statement": ("the statement is well formed", "use client and server of matching versions"),
+    "evidence.type": ("the kind of evidence is known", "upgrade the client"),
+    "evidence.genuine": (
+        "the evidence is genuine",
+        "see the failed check; renew the endorsements if one expired",
+    ),
+    "binding.report-data": (
+        "the evidence binds the statement",
+        "do not trust this server: the statement was exchanged",
+    ),
+    "binding.nonce": (
+        "the statement answers our nonce",
+        "ask again; an old answer was replayed if it persists",
+    ),
+    "policy.freshness": ("the statement is fresh", "check both clocks, and ask for a new attestation"),
+    "policy.keys": ("a key is valid now", "check both clocks, and ask for a new attestation"),
+    "policy.tee": ("the TEE is accepted", "name the TEE in the policy, or use a server in another one"),
+    "policy.debug": ("not in debug mode", "start the server in production mode"),
+    "policy.tcb": (
+        "the platform is up to date",
+        "the platform's owner must update it, or the policy accept its state",
+    ),
+    "policy.code": (
+        "the code is accepted",
+        "compare with `confonnx measure`; after an upgrade add the new value",
+    ),
+    "policy.platform": (
+        "attributes and versions are accepted",
+        "configure the server as the policy says, or adapt it",
+    ),
+    "policy.models": (
+        "a model is accepted",
+        "compare with `confonnx hash-model`; after an upgrade add the new value",
+    ),
+    "policy.deployment": ("the deployment is accepted", "use the server of the right deployment"),
+}
+STEP_IDS: Final = tuple(_STEPS)
+_CLAIMS_STEPS: Final = ("policy.debug", "policy.tcb", "policy.code", "policy.platform")
+
+_TEE_OF_EVIDENCE: Final = {
+    media_types.SGX_QUOTE: Tee.SGX,
+    media_types.TDX_QUOTE: Tee.TDX,
+    media_types.SEV_SNP_REPORT: Tee.SEV_SNP,
+    media_types.AZURE_SNP_EVIDENCE: Tee.AZURE_SNP,
+    media_types.AZURE_TDX_EVIDENCE: Tee.AZURE_TDX,
+    media_types.NITRO_DOCUMENT: Tee.NITRO,
+    media_types.TPM_EVIDENCE: Tee.TPM,
+    simulated.SIMULATED_EVIDENCE: Tee.SIMULATED,
+}
+
+Endorsements = Sequence[tuple[str, bytes]]
+
+
+def appraise(
+    bundle: Bundle,
+    policy: Policy,
+    *,
+    nonce: bytes | None,
+    now: datetime,
+    endorsements: Endorsements = (),
+    trace: Callable[[Step], None] | None = None,
+) -> AttestedKeys:
+    """Appraises ``bundle`` under ``policy`` at ``now`` (aware).
+
+    ``nonce`` is what the caller asked the server with; None for a bundle that was made for nobody in
+    particular, of which the statement's age is then the only bound. ``endorsements`` are the caller's own,
+    as pairs of media type and bytes; of each media type among them the bundle's are not looked at, so a
+    server cannot choose weaker ones. ``trace`` receives every step with its outcome, also of an appraisal
+    that fails.
+
+    Raises ``BundleError`` or a ``VerificationError``; the module's docstring says which step raises what.
+    """
+    steps = _Steps(trace)
+    with steps.run("bundle.statement"):  # 1
+        statement = parse_statement(bundle.statement)
+    with steps.run("evidence.type"):  # 2
+        tee = tee_of_evidence(bundle.evidence_type)
+    with steps.run("evidence.genuine"):  # 3
+        claims = verify_evidence(
+            tee,
+            bundle.evidence,
+            merge_endorsements(bundle.endorsements, endorsements),
+            policy=policy,
+            now=now,
+        )
+    with steps.run("binding.report-data"):  # 4
+        _check_report_data(claims, bundle.statement)
+    if nonce is None:
+        steps.skip("binding.nonce", "no nonce was asked with; the statement's age alone bounds its reuse")
+    else:
+        with steps.run("binding.nonce"):  # 5
+            _check_nonce(statement, nonce)
+
+    keys = _usable_lifetimes(statement.keys, policy.freshness.max_key_age)
+    failures = (
+        *steps.collect("policy.freshness", _check_freshness(statement, policy.freshness, now)),  # 6
+        *steps.collect("policy.keys", _check_keys(keys, policy.freshness, now)),  # 7
+        *_check_claims(steps, policy, claims, now),  # 8 to 12
+        *steps.collect("policy.models", policy.check_models(statement.models)),  # 13
+        *steps.collect("policy.deployment", policy.check_deployment(statement.deployment)),  # 14
+    )
+    if failures:
+        raise PolicyError(failures)
+    return AttestedKeys(
+        claims=claims,
+        statement=statement,
+        models=policy.accepted_models(statement.models),
+        keys=keys,
+        verified_at=now,
+        valid_until=_valid_until(claims, keys, policy.freshness, now),
+        clock_skew=policy.freshness.max_clock_skew,
+        appraiser=APPRAISER,
+    )
+
+
+def tee_of_evidence(evidence_type: str) -> Tee:
+    """The TEE whose evidence has this media type. Raises ``EvidenceFormatError``."""
+    tee = _TEE_OF_EVIDENCE.get(evidence_type)
+    if tee is None:
+        known = ", ".join(_TEE_OF_EVIDENCE)
+        raise EvidenceFormatError(
+            f"evidence of the media type {evidence_type!r} is unknown; known are {known}"
+        )
+    return tee
+
+
+def verify_evidence(
+    tee: Tee, evidence: bytes, endorsements: Endorsements, *, policy: Policy, now: datetime
+) -> Claims:
+    """What genuine ``evidence`` of ``tee`` says. Raises ``VerificationError``; whether it is welcome is
+    another question.
+    """
+    match tee:
+        case Tee.SGX:
+            return sgx.verify(evidence, dcap.parse_endorsements(endorsements), now=now)
+        case Tee.TDX:
+            return tdx.verify(evidence, dcap.parse_endorsements(endorsements), now=now)
+        case Tee.SEV_SNP:
+            return sev_snp.verify(evidence, x509.parse_endorsements(endorsements, step="sev-snp"), now=now)
+        case Tee.AZURE_SNP | Tee.AZURE_TDX | Tee.NITRO | Tee.TPM:
+            raise EvidenceFormatError(f"this version cannot verify {tee} evidence")
+        case Tee.SIMULATED:
+            return simulated.verify(evidence)
+        case _:
+            assert_never(tee)
+
+
+def merge_endorsements(bundled: Endorsements, own: Endorsements) -> Endorsements:
+    """The caller's ``own`` endorsements, and the ``bundled`` ones of media types that the caller has none
+    of.
+    """
+    types = {media_type for media_type, _ in own}
+    return (*own, *(item for item in bundled if item[0] not in types))
+
+
+def _check_report_data(claims: Claims, statement: bytes) -> None:
+    expected = report_data(statement)
+    if not hmac.compare_digest(claims.report_data, expected):
+        raise BindingError(
+            "binding.report-data",
+            f"the evidence binds {claims.report_data.hex() or 'nothing'}, and this statement "
+            f"needs {expected.hex()}: "
+            "it is genuine evidence for something else",
+        )
+
+
+def _check_nonce(statement: Statement, nonce: bytes) -> None:
+    if statement.nonce is None or not hmac.compare_digest(statement.nonce, nonce):
+        found = "none" if statement.nonce is None else statement.nonce.hex()
+        raise BindingError("binding.nonce", f"the statement's nonce is {found}, expected {nonce.hex()}")
+
+
+def _check_freshness(statement: Statement, freshness: Freshness, now: datetime) -> tuple[Failure, ...]:
+    age = now - statement.issued_at
+    issued = f"the statement was issued at {statement.issued_at.isoformat()}"
+    if age < -freshness.max_clock_skew:
+        text = (
+            f"{issued}, {-age} after our clock's {now.isoformat()}, expected at most "
+            f"{freshness.max_clock_skew}"
+        )
+        return (Failure("policy.freshness.future", text),)
+    if age > freshness.max_statement_age + freshness.max_clock_skew:
+        text = (
+            f"{issued}, {age} before our clock's {now.isoformat()}, expected at most "
+            f"{freshness.max_statement_age}"
+        )
+        return (Failure("policy.freshness.age", text),)
+    return ()
+
+
+def _usable_lifetimes(keys: Sequence[AttestedKey], max_age: timedelta) -> tuple[AttestedKey, ...]:
+    """The keys, each usable no longer than ``max_age`` after its epoch began."""
+    # Compared as durations: not_before + max_age may be beyond the last date that there is.
+    return tuple(
+        replace(key, not_after=key.not_before + max_age) if key.not_after - key.not_before > max_age else key
+        for key in keys
+    )
+
+
+def _check_keys(keys: Sequence[AttestedKey], freshness: Freshness, now: datetime) -> tuple[Failure, ...]:
+    if usable_keys(keys, now=now, clock_skew=freshness.max_clock_skew):
+        return ()
+    lifetimes = ", ".join(f"{key.not_before.isoformat()} to {key.not_after.isoformat()}" for key in keys)
+    text = (
+        f"no key is valid at {now.isoformat()}; the server's keys, none used for more than "
+        f"{freshness.max_key_age}, "
+        f"are valid from {lifetimes}"
+    )
+    return (Failure("policy.keys", text),)
+
+
+def _check_claims(steps: _Steps, policy: Policy, claims: Claims, now: datetime) -> tuple[Failure, ...]:
+    failures = policy.check_claims(claims, now=now)
+    unwelcome = tuple(failure for failure in failures if failure.code == "policy.tee")
+    steps.collect("policy.tee", unwelcome)
+    for step in _CLAIMS_STEPS:
+        if unwelcome:
+            steps.skip(step, f"the policy says nothing of {claims.tee}")
+        elif step == "policy.tcb" and not has_dcap_tcb(claims.tee):
+            steps.skip(step, f"{claims.tee} has no TCB status; its versions are checked with the platform")
+        else:
+            steps.collect(step, tuple(failure for failure in failures if _belongs(failure, step)))
+    return failures
+
+
+def _belongs(failure: Failure, step: str) -> bool:
+    return failure.code == step or failure.code.startswith(f"{step}.")
+
+
+def _valid_until(
+    claims: Claims, keys: Sequence[AttestedKey], freshness: Freshness, now: datetime
+) -> datetime:
+    ends = [max(key.not_after for key in keys), now + freshness.max_verification_age]
+    if claims.valid_until is not None:
+        ends.append(claims.valid_until)
+    return min(ends)
+
+
+class _Steps:
+    """Tells ``trace`` what became of each step; mutable, and lives for one appraisal."""
+
+    def __init__(self, trace: Callable[[Step], None] | None) -> None:
+        self._trace = trace
+        self._done = 0
+
+    @contextmanager
+    def run(self, step: str) -> Iterator[None]:
+        """A step that ends the appraisal when it raises; the steps after it are skipped."""
+        try:
+            yield
+        except (VerificationError, BundleError) as error:
+            self._tell(step, Outcome.FAIL, str(error))
+            for later in STEP_IDS[self._done :]:
+                self._tell(later, Outcome.SKIP, f"{step} failed")
+            raise
+        self._tell(step, Outcome.PASS, "")
+
+    def collect(self, step: str, failures: tuple[Failure, ...]) -> tuple[Failure, ...]:
+        """A step whose ``failures`` are raised at the end, with those of others."""
+        self._tell(step, Outcome.FAIL if failures else Outcome.PASS, "; ".join(map(str, failures)))
+        return failures
+
+    def skip(self, step: str, reason: str) -> None:
+        """A step that does not apply."""
+        self._tell(step, Outcome.SKIP, reason)
+
+    def _tell(self, step: str, outcome: Outcome, reason: str) -> None:
+        self._done += 1
+        if self._trace is not None:
+            title, remedy = _STEPS[step]
+            self._trace(Step(step, title, outcome, reason, remedy if outcome is Outcome.FAIL else ""))
