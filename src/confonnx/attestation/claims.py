@@ -29,9 +29,10 @@ TPM_EVIDENCE: Final = "application/vnd.confonnx.tpm-evidence+json"
 DCAP_COLLATERAL: Final = "application/vnd.confonnx.dcap-collateral+json"
 CERTIFICATE_CHAIN: Final = "application/pem-certificate-chain"  # RFC 8555 §9.1
 CERTIFICATE_LIST: Final = "application/pkix-crl"  # RFC 2585 §4.2, one DER CRL
-EVENT_LOG: Final = (
-    "application/vnd.confonnx.tcg-event-log"  # TCG crypto-agile log or CCEL; proves itself by replay
-)
+# Event logs prove themselves by replay. The first is a TCG crypto-agile log or CCEL, the second is of RTMRs
+# only.
+EVENT_LOG: Final = "application/vnd.confonnx.tcg-event-log"
+JSON_EVENT_LOG: Final = "application/vnd.confonnx.event-log+json"
 
 
 class Tee(StrEnum):
