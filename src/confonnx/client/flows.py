@@ -1,0 +1,295 @@
+"""What the client does, step by step, with no I/O and no clock: the client's whole logic, written once.
+
+A flow is a generator. It yields what it needs and is sent back what came of it:
+
+- an `HttpRequest`, for which it is sent the `HttpResponse` that arrived;
+- `KeysWanted`, for which it is sent `AttestedKeys` other than those that it names. Whoever drives flows runs
+  `Flows.attest` for that, once for all flows that wait for it, and swaps `ClientState.keys`.
+
+An error of either is thrown into the flow. `sync` and `aio` drive the same flows; tests drive them by hand.
+
+What every sealed request goes through:
+
+1. keys that were verified under the policy and have time left, else `KeysWanted` (proactively, some time
+before
+   they run out);
+2. a model that the policy accepts, and inputs that fit its attested schema and limits;
+3. Open Inference Protocol in Binary HTTP, with a ``Date`` (RFC 9458 §6.5.1), sealed to the attested key;
+4. the answer: "cannot open" leads to one re-attestation and one retry, a sealed ``#date`` problem to one
+correction
+   of the date and one retry; whatever does not open is an error, and nothing is ever sent to a key not
+   verified.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from email.utils import format_datetime
+from typing import Generic, TypeAlias, TypeVar
+from urllib.parse import quote
+
+from confonnx.attestation import base64url, bundle
+from confonnx.attestation.result import AttestedKeys
+from confonnx.attestation.statement import ModelDescription
+from confonnx.attestation.verify.appraise import Step, appraise
+from confonnx.client import answers, inference
+from confonnx.client.exchange import Fields, Flow, HttpRequest, HttpResponse
+from confonnx.client.options import ClientOptions
+from confonnx.errors import ModelNotFoundError, OverloadedError, TooLargeError, TransportError
+from confonnx.ohttp import bhttp
+from confonnx.ohttp.encapsulation import REQUEST_MEDIA_TYPE, RESPONSE_MEDIA_TYPE, ResponseOpener
+from confonnx.ohttp.hpke import Buffer
+from confonnx.oip.messages import ServerMetadata, parse_health, parse_server_metadata
+from confonnx.oip.values import Value
+
+NONCE_BYTES = 32
+# Keys are replaced when a tenth of their time is left, so that no call waits at the very end; never more than
+# a minute before it, so that long-lived keys are not asked for needlessly.
+_RENEWAL_FRACTION = 10
+_RENEWAL_AT_MOST = timedelta(minutes=1)
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class KeysWanted:
+    """A flow needs verified keys other than ``instead_of``."""
+
+    instead_of: AttestedKeys | None
+
+
+Action: TypeAlias = HttpRequest | KeysWanted
+Reply: TypeAlias = HttpResponse | AttestedKeys
+SealedFlow: TypeAlias = Generator[Action, Reply, T]
+
+
+@dataclass(slots=True)
+class ClientState:
+    """What a client has learnt. Mutable; each field is replaced whole: threads see the old or the new value.
+
+    ``clock_offset`` is added to the local clock to make the ``Date`` of requests, and to nothing else: the
+    server's clock belongs to its host, who must not be able to keep old evidence or keys alive with it.
+    """
+
+    keys: AttestedKeys | None = None
+    clock_offset: timedelta = timedelta()
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T_co]):
+    """A request to make inside the seal, and how to read a sealed answer with status 200."""
+
+    method: str
+    path: str
+    fields: Fields
+    body: Sequence[Buffer]
+    read: Callable[[bhttp.Response], T_co]
+    inference: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Flows:
+    """The flows of one client. ``random_bytes`` makes nonces and request ids."""
+
+    options: ClientOptions
+    state: ClientState
+    random_bytes: Callable[[int], bytes] = secrets.token_bytes
+
+    def attest(self, *, trace: Callable[[Step], None] | None = None) -> Flow[AttestedKeys]:
+        """Asks for evidence with a fresh nonce and appraises it; ``trace`` receives each step.
+
+        Raises what `appraise` and `read_bundle` raise.
+        """
+        nonce = self.random_bytes(NONCE_BYTES)
+        request = attestation_request(nonce)
+        response = yield request
+        return appraise(
+            read_bundle(request, response),
+            self.options.policy,
+            nonce=nonce,
+            now=response.received_at,
+            trace=trace,
+        )
+
+    def models(self, *, now: datetime) -> SealedFlow[tuple[ModelDescription, ...]]:
+        """The models that the server attests to and the policy accepts."""
+        return (yield from self._usable_keys(now)).models
+
+    def predict(
+        self,
+        inputs: Mapping[str, object],
+        *,
+        model: str | None,
+        version: str | None,
+        outputs: Sequence[str] | None,
+        now: datetime,
+    ) -> SealedFlow[dict[str, Value]]:
+        """Runs a model. See `Client.predict` for what it takes, gives and raises."""
+        request_id = self.random_bytes(16).hex()
+
+        def prepare(keys: AttestedKeys) -> Call[dict[str, Value]]:
+            description = _select(keys, model, version)
+            question = inference.ask(description, inputs, outputs=outputs, request_id=request_id)
+            return Call(
+                "POST",
+                f"{_model_path(description)}/infer",
+                question.fields,
+                question.body,
+                question.read,
+                inference=True,
+            )
+
+        return (yield from self._call(prepare, now))
+
+    def server_metadata(self, *, now: datetime) -> SealedFlow[ServerMetadata]:
+        """What the server says about itself inside the seal."""
+        return (yield from self._call(lambda _: Call("GET", "/v2", (), (), _read_server_metadata), now))
+
+    def ready(self, *, model: str | None, version: str | None, now: datetime) -> SealedFlow[bool]:
+        """Whether the server, or one of its models, is ready to predict."""
+
+        def prepare(keys: AttestedKeys) -> Call[bool]:
+            if model is None and version is None:
+                path = "/v2/health/ready"
+            else:
+                path = f"{_model_path(_select(keys, model, version))}/ready"
+            return Call("GET", path, (), (), _read_ready)
+
+        return (yield from self._call(prepare, now))
+
+    def _call(self, prepare: Callable[[AttestedKeys], Call[T]], now: datetime) -> SealedFlow[T]:
+        """Makes a call, with at most one re-attestation and one correction of the date."""
+        reattested = date_corrected = False
+        while True:
+            keys = yield from self._usable_keys(now)
+            now = max(now, keys.verified_at)  # waiting for keys took time
+            # Prepared again for other keys: their models and limits may be others.
+            call = prepare(keys)
+            request, opener = self._seal(call, keys, now)
+            response = yield from _sent(request)
+            now = response.received_at
+            if answers.could_not_open(response):
+                if reattested:
+                    raise answers.unopened_error()
+                reattested = True
+                yield from _wanted(keys)
+                continue
+            answers.check_answer(request, response)
+            answer = bhttp.parse_response(opener.open(response.body))
+            if answers.is_date_problem(answer):
+                if date_corrected:
+                    raise answers.date_error()
+                date_corrected = True
+                self.state.clock_offset = answers.sealed_date(answer) - now
+                continue
+            if answer.status != 200:
+                raise answers.sealed_error(answer, inference=call.inference)
+            return call.read(answer)
+
+    def _usable_keys(self, now: datetime) -> SealedFlow[AttestedKeys]:
+        keys = self.state.keys
+        if keys is None or now >= keys.valid_until or now < keys.verified_at - keys.clock_skew:
+            return (yield from _wanted(keys))
+        if now < _renewal_time(keys):
+            return keys
+        try:
+            return (yield from _wanted(keys))
+        except (TransportError, OverloadedError):
+            return keys  # these still hold; a server found to be another one is an error at once, though
+
+    def _seal(
+        self, call: Call[object], keys: AttestedKeys, now: datetime
+    ) -> tuple[HttpRequest, ResponseOpener]:
+        limits = keys.statement.limits
+        _check_size(sum(map(len, call.body)), limits.max_request_bytes)
+        date = format_datetime(now + self.state.clock_offset, usegmt=True)  # RFC 9110 §5.6.7 IMF-fixdate
+        fields: list[tuple[str, str]] = [("date", date), *call.fields]
+        if self.options.sealed_authorization is not None:
+            fields.append(("authorization", self.options.sealed_authorization))
+        message = bhttp.Request(
+            call.method,
+            self.options.connection.url.scheme,
+            self.options.connection.url.authority,
+            call.path,
+            tuple(fields),
+            call.body[0] if len(call.body) == 1 else b"".join(call.body),
+        )
+        sealed, opener = keys.encapsulate(bhttp.encode_request(message), now=now, pad=self.options.pad)
+        _check_size(len(sealed), limits.max_request_bytes)
+        request = HttpRequest(
+            "POST",
+            "/ohttp",
+            accept=RESPONSE_MEDIA_TYPE,
+            max_response_bytes=min(self.options.max_response_bytes, limits.max_response_bytes),
+            fields=(("content-type", REQUEST_MEDIA_TYPE),),
+            body=sealed,
+        )
+        return request, opener
+
+
+def attestation_request(nonce: bytes) -> HttpRequest:
+    """Asks for evidence that answers ``nonce`` (16 to 64 bytes)."""
+    return HttpRequest(
+        "GET",
+        f"/attestation?nonce={base64url.encode(nonce)}",
+        accept=bundle.MEDIA_TYPE,
+        max_response_bytes=bundle.BundleLimits().max_bundle_bytes,
+    )
+
+
+def read_bundle(request: HttpRequest, response: HttpResponse) -> bundle.Bundle:
+    """The bundle in the answer to `attestation_request`, not verified. Raises BundleError, NotConfonnxError
+    and others."""
+    answers.check_answer(request, response)
+    return bundle.parse_bundle(bytes(response.body))
+
+
+def _wanted(instead_of: AttestedKeys | None) -> SealedFlow[AttestedKeys]:
+    reply = yield KeysWanted(instead_of)
+    assert isinstance(reply, AttestedKeys)
+    return reply
+
+
+def _sent(request: HttpRequest) -> SealedFlow[HttpResponse]:
+    reply = yield request
+    assert isinstance(reply, HttpResponse)
+    return reply
+
+
+def _read_server_metadata(answer: bhttp.Response) -> ServerMetadata:
+    return parse_server_metadata(answer.body)
+
+
+def _read_ready(answer: bhttp.Response) -> bool:
+    return parse_health(answer.body)
+
+
+def _renewal_time(keys: AttestedKeys) -> datetime:
+    lifetime = keys.valid_until - keys.verified_at
+    return keys.valid_until - min(lifetime / _RENEWAL_FRACTION, _RENEWAL_AT_MOST)
+
+
+def _select(keys: AttestedKeys, name: str | None, version: str | None) -> ModelDescription:
+    names = sorted({description.name for description in keys.models})
+    if name is None and len(names) > 1:
+        raise ModelNotFoundError(
+            f"the server has several models; say which one with model=: {', '.join(names)}"
+        )
+    return keys.select_model(name, version)
+
+
+def _model_path(description: ModelDescription) -> str:
+    path = f"/v2/models/{quote(description.name, safe='')}"
+    return f"{path}/versions/{quote(description.version, safe='')}" if description.version else path
+
+
+def _check_size(found: int, limit: int) -> None:
+    if found > limit:
+        raise TooLargeError(
+            f"the request is too large: the server attests to a limit of {limit} bytes, {found} found; send "
+            "fewer or smaller tensors at a time"
+        )
