@@ -1,0 +1,437 @@
+"""Sockets, limits and time-outs: HTTP/1.1 on asyncio, one :class:`Handler` behind it.
+
+Strategy. A connection is in one state at a time and serves one request at a time; what a client pipelines
+behind it waits in a small buffer, then in the kernel. A body of announced length is received by the kernel
+straight into the one buffer that the handler gets. No timer is armed per request: a connection notes when its
+state began, and one sweeper asks all connections, a few times a second at most, whether they are too slow.
+
+Every limit is enforced before the memory is spent, and every error of this layer is an empty-handed problem
+document: what a client sent never comes back in one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from enum import Enum, auto
+from http import HTTPStatus
+from time import time
+from typing import cast
+
+from confonnx.errors import ConfigurationError
+from .head import Head, HeadLimits, Rejection, RequestParser
+from .messages import Handler, HttpRequest, HttpResponse, problem
+
+_READ_BUFFER = 16384
+_WRITE_HIGH_WATER = 65536
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class HttpLimits:
+    """Limits of the HTTP front: sizes in bytes, times in seconds.
+
+    ``max_body`` bounds one body, ``max_buffered`` all bodies in memory together. ``header_timeout`` runs from
+    the connect and from the first byte of each later request; ``idle_timeout`` between requests.
+    ``transfer_grace`` and ``min_rate`` (bytes a second) bound slow bodies and slow readers: after ``t``
+    seconds at least ``(t - transfer_grace) * min_rate`` bytes must have moved.
+    """
+
+    max_connections: int = 1000
+    head: HeadLimits = field(default_factory=HeadLimits)
+    max_body: int = 128 << 20
+    max_buffered: int = 512 << 20
+    header_timeout: float = 10.0
+    idle_timeout: float = 75.0
+    transfer_grace: float = 20.0
+    min_rate: int = 65536
+    linger: float = 1.0
+
+
+class _State(Enum):
+    HEAD = auto()  # waiting for a request, or in the middle of its head
+    BODY = auto()  # receiving a body of announced length
+    CHUNKED = auto()
+    BUSY = auto()  # the handler works
+    WRITING = auto()  # the response waits for a slow reader
+    LINGER = auto()  # answered and shut for writing; what still comes is dropped (RFC 9112 §9.6)
+    CLOSED = auto()
+
+
+class HttpServer:
+    """A listening socket and its connections. Mutable: the set of connections and the bytes that they buffer."""
+
+    def __init__(self, handler: Handler, limits: HttpLimits) -> None:
+        """``handler`` answers; ``limits`` hold for every connection."""
+        self.handler = handler
+        self.limits = limits
+        self.buffered = 0
+        self.draining = False
+        self._connections: set[_Connection] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._listener: asyncio.Server | None = None
+        self._sweeper: asyncio.Task[None] | None = None
+        self._date = (0, b"")
+
+    async def listen(self, address: str, port: int, *, option: str) -> int:
+        """Start listening and give the port (chosen by the system when ``port`` is 0).
+
+        ``option`` is the name of the port's option, for the text of :class:`ConfigurationError`.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            self._listener = await loop.create_server(self._connection, address, port, backlog=1024)
+        except OSError as error:
+            raise ConfigurationError(_listen_problem(error, address, port, option)) from error
+        self._sweeper = loop.create_task(self._sweep())
+        bound: int = self._listener.sockets[0].getsockname()[1]
+        return bound
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return len(self._connections)
+
+    async def drain(self, timeout: float) -> bool:
+        """Stop accepting, let requests in flight finish for up to ``timeout`` seconds, then cut. ``True``:
+        none was cut.
+        """
+        self.draining = True
+        if self._listener is not None:
+            self._listener.close()
+        for connection in tuple(self._connections):
+            connection.close_if_idle()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        while self._connections and loop.time() < deadline:
+            await asyncio.sleep(0.01)
+        complete = not self._connections
+        for connection in tuple(self._connections):
+            connection.abort()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        return complete
+
+    def admit(self, connection: _Connection) -> bool:
+        """Count a new connection, unless there are too many."""
+        if self.draining or len(self._connections) >= self.limits.max_connections:
+            return False
+        self._connections.add(connection)
+        return True
+
+    def forget(self, connection: _Connection) -> None:
+        """A connection is gone."""
+        self._connections.discard(connection)
+
+    def start(self, connection: _Connection, request: HttpRequest) -> asyncio.Task[None]:
+        """Run the handler for one request in a task of its own."""
+        task = asyncio.get_running_loop().create_task(connection.answer(request))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def date(self) -> bytes:
+        """The Date field's value, made once a second."""
+        now = int(time())
+        if self._date[0] != now:
+            self._date = (now, formatdate(now, usegmt=True).encode("ascii"))
+        return self._date[1]
+
+    def _connection(self) -> _Connection:
+        return _Connection(self)
+
+    async def _sweep(self) -> None:
+        limits = self.limits
+        shortest = min(limits.header_timeout, limits.idle_timeout, limits.transfer_grace, limits.linger)
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(min(1.0, shortest / 4))
+            now = loop.time()
+            for connection in tuple(self._connections):
+                connection.check_time(now)
+
+
+class _Connection(asyncio.BufferedProtocol):
+    """One client connection; a state machine driven by the event loop. Mutable throughout."""
+
+    def __init__(self, server: HttpServer) -> None:
+        self._server = server
+        self._limits = server.limits
+        self._clock: Callable[[], float] = asyncio.get_running_loop().time
+        self._transport: asyncio.Transport
+        self._state = _State.HEAD
+        self._since = self._clock()  # when the state, or the wait for the next request, began
+        self._read_buffer = bytearray(_READ_BUFFER)
+        self._pipelined = b""
+        self._served = 0
+        self._parser: RequestParser | None = None
+        self._head: Head | None = None
+        self._body = bytearray()
+        self._received = 0
+        self._reserved = 0
+        self._task: asyncio.Task[None] | None = None
+        self._close_after = False
+        self._half_closed = False
+        self._reading = True
+        self._write_blocked = False
+        self._written = 0
+
+    # Called by the event loop.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's class is no subclass of it
+        self._transport.set_write_buffer_limits(high=_WRITE_HIGH_WATER)
+        if not self._server.admit(self):
+            self._write(problem(503, fields={"retry-after": "1"}), method="GET", close=True)
+            self._state = _State.CLOSED
+            transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._state = _State.CLOSED
+        self._server.forget(self)
+        self._release()
+        if self._task is not None:
+            self._task.cancel()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        if self._state is _State.BODY:
+            return memoryview(self._body)[self._received :]
+        return memoryview(self._read_buffer)
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self._state is _State.BODY:
+            self._received += nbytes
+            if self._received == len(self._body):
+                self._dispatch()
+        else:
+            self._take(bytes(memoryview(self._read_buffer)[:nbytes]))
+
+    def eof_received(self) -> bool:
+        self._half_closed = True
+        # A client may shut its sending side and wait for the answer; a request cut off in the middle is void.
+        return self._state in (_State.BUSY, _State.WRITING)
+
+    def pause_writing(self) -> None:
+        self._write_blocked = True
+
+    def resume_writing(self) -> None:
+        self._write_blocked = False
+        if self._state is _State.WRITING:
+            self._finish()
+
+    # Called by the server.
+
+    def check_time(self, now: float) -> None:
+        """Refuse or cut a peer that is too slow for the state in which it is."""
+        elapsed = now - self._since
+        if self._state is _State.HEAD:
+            started = self._parser is not None
+            if started and elapsed > self._limits.header_timeout:
+                self._reject(408)
+            elif not started and elapsed > (
+                self._limits.idle_timeout if self._served else self._limits.header_timeout
+            ):
+                self._transport.close()
+        elif self._state in (_State.BODY, _State.CHUNKED):
+            if self._too_slow(elapsed, self._received):
+                self._reject(408)
+        elif self._state is _State.WRITING:
+            if self._too_slow(elapsed, self._written - self._transport.get_write_buffer_size()):
+                self._transport.abort()
+        elif self._state is _State.LINGER:
+            unsent = self._transport.get_write_buffer_size()
+            if self._too_slow(elapsed, self._written - unsent) if unsent else elapsed > self._limits.linger:
+                self._transport.abort()
+
+    def close_if_idle(self) -> None:
+        """While draining: end a connection that is not in the middle of a request."""
+        if self._state is _State.HEAD and self._parser is None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Cut the connection now."""
+        self._transport.abort()
+
+    async def answer(self, request: HttpRequest) -> None:
+        """Let the handler answer and send what it says. A handler that breaks its promise costs the
+        connection.
+        """
+        response: HttpResponse | None = None
+        try:
+            response = await self._server.handler.handle(request)
+        finally:
+            self._task = None
+            if response is None:
+                self._transport.abort()
+        if self._state is _State.BUSY:
+            self._respond(response, request.method)
+
+    # Receiving.
+
+    def _take(self, data: bytes) -> None:
+        if self._state is _State.HEAD:
+            self._take_head(data)
+        elif self._state is _State.CHUNKED:
+            self._received += len(data)
+            self._take_chunked(data)
+        elif self._state in (_State.BUSY, _State.WRITING):
+            self._pipelined += data
+            if len(self._pipelined) >= _READ_BUFFER and self._reading:
+                self._reading = False
+                self._transport.pause_reading()
+
+    def _take_head(self, data: bytes) -> None:
+        if self._parser is None:
+            self._parser = RequestParser(self._limits.head)
+            if self._served:  # the first request's time runs from the connect
+                self._since = self._clock()
+        verdict = self._parser.feed_head(data)
+        if verdict is None:
+            return
+        head, rest = verdict
+        if isinstance(head, Rejection):
+            self._reject(head.status)
+        else:
+            self._begin(head, rest)
+
+    def _begin(self, head: Head, rest: bytes) -> None:
+        """A head is complete: decide about its body."""
+        self._head = head
+        self._close_after = not head.keep_alive
+        if not head.length and not head.chunked:
+            self._pipelined = rest
+            self._dispatch()
+        elif not self._server.handler.wants_body(head.method, head.target.partition("?")[0]):
+            self._close_after = True  # the body stays unread, so nothing can follow it
+            self._dispatch()
+        elif head.fields.get("content-encoding", "identity").lower() != "identity":
+            self._reject(415)
+        elif head.length > self._limits.max_body:
+            self._reject(413)
+        elif not self._reserve(head.length):
+            self._reject(503)
+        else:
+            self._receive(head, rest)
+
+    def _receive(self, head: Head, rest: bytes) -> None:
+        if head.expects_continue and not rest:
+            self._transport.write(_CONTINUE)
+        self._since = self._clock()
+        if head.chunked:
+            assert self._parser is not None
+            self._state = _State.CHUNKED
+            self._received = len(rest)
+            self._body = self._parser.start_chunked(max_content=self._limits.max_body)
+            if rest:
+                self._take_chunked(rest)
+            return
+        self._body = bytearray(head.length)
+        self._received = min(len(rest), head.length)
+        self._body[: self._received] = rest[: self._received]
+        if self._received == head.length:
+            self._pipelined = rest[head.length :]
+            self._dispatch()
+        else:
+            self._state = _State.BODY
+
+    def _take_chunked(self, data: bytes) -> None:
+        assert self._parser is not None
+        outcome = self._parser.feed_chunked(data)
+        if isinstance(outcome, Rejection):
+            self._reject(outcome.status)
+        elif not self._reserve(len(self._body) - self._reserved):
+            self._reject(503)
+        elif outcome:
+            self._dispatch()
+
+    def _dispatch(self) -> None:
+        head, body = self._head, self._body
+        assert head is not None
+        self._state = _State.BUSY
+        self._parser = self._head = None
+        self._body = bytearray()
+        self._task = self._server.start(self, HttpRequest(head.method, head.target, head.fields, body))
+
+    def _reserve(self, size: int) -> bool:
+        if self._server.buffered + size > self._limits.max_buffered:
+            return False
+        self._server.buffered += size
+        self._reserved += size
+        return True
+
+    def _release(self) -> None:
+        self._server.buffered -= self._reserved
+        self._reserved = 0
+
+    # Sending.
+
+    def _reject(self, status: int) -> None:
+        fields = {"retry-after": "1"} if status == 503 else {}
+        self._close_after = True
+        self._respond(problem(status, fields=fields), "GET")
+
+    def _respond(self, response: HttpResponse, method: str) -> None:
+        self._close_after = self._close_after or self._server.draining or self._half_closed
+        self._write(response, method=method, close=self._close_after)
+        self._since = self._clock()
+        self._state = _State.WRITING
+        if not self._write_blocked:
+            self._finish()
+
+    def _write(self, response: HttpResponse, *, method: str, close: bool) -> None:
+        length = sum(memoryview(part).nbytes for part in response.body)
+        lines = [b"HTTP/1.1 %d %s" % (response.status, HTTPStatus(response.status).phrase.encode("ascii"))]
+        lines += [f"{name}: {value}".encode("latin-1") for name, value in response.fields.items()]
+        lines += [b"content-length: %d" % length, b"date: " + self._server.date()]
+        if close:
+            lines.append(b"connection: close")
+        head = b"\r\n".join(lines) + b"\r\n\r\n"
+        self._written = len(head) + (0 if method == "HEAD" else length)
+        self._transport.writelines((head,) if method == "HEAD" else (head, *response.body))
+
+    def _finish(self) -> None:
+        """The response is out, or in the last buffer: go on to the next request, or end the connection."""
+        self._release()
+        self._served += 1
+        self._since = self._clock()
+        self._body = bytearray()
+        self._parser = None
+        if self._transport.is_closing():
+            return
+        if self._close_after:
+            self._linger()
+            return
+        self._state = _State.HEAD
+        if not self._reading:
+            self._reading = True
+            self._transport.resume_reading()
+        if self._pipelined:
+            data, self._pipelined = self._pipelined, b""
+            self._take_head(data)
+
+    def _linger(self) -> None:
+        """Close so that a client that still sends gets to read our answer before a reset (RFC 9112 §9.6)."""
+        self._state = _State.LINGER
+        self._pipelined = b""
+        if self._half_closed:
+            self._transport.close()
+            return
+        if not self._reading:
+            self._reading = True
+            self._transport.resume_reading()
+        self._transport.write_eof()
+
+    def _too_slow(self, elapsed: float, moved: int) -> bool:
+        return moved < (elapsed - self._limits.transfer_grace) * self._limits.min_rate
+
+
+def _listen_problem(error: OSError, address: str, port: int, option: str) -> str:
+    where = f"cannot listen on {address} port {port}"
+    if error.errno == errno.EADDRINUSE:
+        return f"{where}: another program uses it. Stop that program, or choose another port with {option}"
+    if error.errno == errno.EACCES:
+        return f"{where}: ports below 1024 need privileges. Choose another port with {option}"
+    return f"{where}: {error.strerror or error}. Check the address and {option}"
