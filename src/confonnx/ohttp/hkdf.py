@@ -27,8 +27,9 @@ def expand(prk: bytes, info: bytes, length: int) -> bytes:
     """HKDF-Expand: ``length`` bytes. Raises ``ValueError`` outside 0 … 255·32 (RFC 5869 §2.3)."""
     if not 0 <= length <= _MAX_EXPAND:
         raise ValueError(f"HKDF-SHA256 expands to at most {_MAX_EXPAND} bytes, asked for {length}")
-    block = b""
-    okm = b""
+    if length <= HASH_SIZE:  # one block, which is all that HPKE and OHTTP ask for
+        return _hmac(prk, info + b"\x01")[:length]
+    block = okm = b""
     for counter in range(1, -(-length // HASH_SIZE) + 1):
         block = _hmac(prk, block + info + bytes((counter,)))
         okm += block
