@@ -1,11 +1,13 @@
-"""Reading model files."""
+"""Files: reading models, and writing results so that a reader finds all of one or nothing."""
 
 from __future__ import annotations
 
+import os
 from io import BufferedReader
 from pathlib import Path
+from secrets import token_hex
 
-from confonnx.errors import ModelFormatError, ModelNotFoundError
+from confonnx.errors import ConfigurationError, ModelFormatError, ModelNotFoundError
 
 MAX_PROTOBUF_BYTES = 2**31 - 1
 """protobuf's own limit: a larger model must keep its weights in external data files."""
@@ -56,3 +58,26 @@ def read_protobuf(file: Path) -> bytes:
             "(onnx.save_model(..., save_as_external_data=True))"
         )
     return data
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Writes ``path`` whole or not at all: into a new file beside it, which then takes its place.
+
+    What is no regular file (``/dev/stdout``, a pipe) is written directly. Raises ConfigurationError when it
+    cannot be written.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            path.write_bytes(data)
+            return
+        temporary = path.with_name(f".{path.name[:200]}.{token_hex(8)}")
+        try:
+            with temporary.open("xb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"cannot write {path}: {error.strerror or error}") from error
