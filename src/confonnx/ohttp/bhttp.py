@@ -118,9 +118,7 @@ class Response:
             raise BhttpError(f"the status of a final response is 200..599, not {self.status}")
         _check_fields(self.fields)
         _check_fields(self.trailers)
-        if len(
-            self.body
-        ):  # without one it may be the response to HEAD, whose length is that of GET (RFC 9110 §8.6)
+        if len(self.body):  # without one it may answer HEAD, with the length of GET (RFC 9110 §8.6)
             _check_content_length(self.fields, self.body)
 
     def __repr__(self) -> str:
