@@ -1,0 +1,147 @@
+"""From windows of load to figures: rounds, their summaries, and ratios between variants of the same round."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.exchanges import Variant
+from benchmarks.generator import Outcome
+from benchmarks.quantiles import Spread, paired_ratios, quantile, spread
+
+GENERATOR_LIMIT = 0.9
+"""Above this share of its core, the load generator was what limited a window."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One line of the table. ``view`` is ``server`` or ``client``."""
+
+    view: str
+    workload: str
+    concurrency: int
+    variant: Variant
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One window of a cell. Seconds, requests a second, shares of the window's time from 0 up, bytes.
+
+    ``server_cpu`` and ``generator_cpu`` are for one request. ``waited`` is how long the server's threads
+    wanted a core and had none, so it tells how far others disturbed the window.
+    """
+
+    requests: int
+    p50: float
+    p99: float
+    rate: float
+    server_cpu: float
+    generator_cpu: float
+    generator_share: float
+    waited: float
+    peak: int
+
+    @classmethod
+    def of(cls, outcome: Outcome) -> Round:
+        """The figures of a window."""
+        timings = outcome.timings
+        requests = len(timings.latencies)
+        return cls(
+            requests=requests,
+            p50=quantile(timings.latencies, 0.5),
+            p99=quantile(timings.latencies, 0.99),
+            rate=requests / timings.elapsed,
+            server_cpu=timings.server_cpu / requests,
+            generator_cpu=timings.generator_cpu / requests,
+            generator_share=timings.generator_cpu / timings.elapsed,
+            waited=timings.waited / timings.elapsed,
+            peak=outcome.peak,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A cell over all its rounds: quantiles of all latencies, medians of the rest, the largest peak."""
+
+    requests: int
+    p50: float
+    p99: float
+    rate: float
+    server_cpu: float
+    generator_cpu: float
+    generator_share: float
+    waited: float
+    peak: int
+
+    @property
+    def generator_limited(self) -> bool:
+        """Whether a faster generator would have shown other figures."""
+        return self.generator_share >= GENERATOR_LIMIT
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A cell against another variant: the spread, over the rounds, of the ratio of their figures."""
+
+    p50: Spread
+    p99: Spread
+    rate: Spread
+    server_cpu: Spread
+
+
+@dataclass(slots=True)
+class Results:
+    """What was measured so far. Mutable: it grows window by window."""
+
+    rounds: dict[Cell, list[Round]] = field(default_factory=dict)
+    _latencies: dict[Cell, list[npt.NDArray[np.float64]]] = field(default_factory=dict)
+
+    def add(self, cell: Cell, outcome: Outcome) -> None:
+        """One more round of ``cell``."""
+        self.rounds.setdefault(cell, []).append(Round.of(outcome))
+        self._latencies.setdefault(cell, []).append(outcome.timings.latencies)
+
+    def cells(self, view: str, workload: str) -> Iterator[Cell]:
+        """The cells of one table, by concurrency and then as ``Variant`` has them."""
+        order = list(Variant)
+        cells = [cell for cell in self.rounds if (cell.view, cell.workload) == (view, workload)]
+        yield from sorted(cells, key=lambda cell: (cell.concurrency, order.index(cell.variant)))
+
+    def summary(self, cell: Cell) -> Summary:
+        """All rounds of ``cell`` in one. ``KeyError`` without any."""
+        rounds = self.rounds[cell]
+        latencies = np.concatenate(self._latencies[cell])
+
+        def median(name: str) -> float:
+            return quantile(_column(rounds, name), 0.5)
+
+        return Summary(
+            requests=len(latencies),
+            p50=quantile(latencies, 0.5),
+            p99=quantile(latencies, 0.99),
+            rate=median("rate"),
+            server_cpu=median("server_cpu"),
+            generator_cpu=median("generator_cpu"),
+            generator_share=median("generator_share"),
+            waited=median("waited"),
+            peak=max(entry.peak for entry in rounds),
+        )
+
+    def compare(self, cell: Cell, base: Variant) -> Comparison:
+        """``cell`` against the same cell of variant ``base``, round by round. ``KeyError`` without rounds of
+        both.
+        """
+        own = self.rounds[cell]
+        others = self.rounds[Cell(cell.view, cell.workload, cell.concurrency, base)]
+
+        def ratio(name: str) -> Spread:
+            return spread(paired_ratios(_column(own, name), _column(others, name)))
+
+        return Comparison(ratio("p50"), ratio("p99"), ratio("rate"), ratio("server_cpu"))
+
+
+def _column(rounds: Sequence[Round], name: str) -> list[float]:
+    return [float(getattr(entry, name)) for entry in rounds]

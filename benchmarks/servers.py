@@ -1,0 +1,70 @@
+"""Servers in processes of their own, on the core that is theirs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from tempfile import TemporaryFile
+from typing import IO
+
+from benchmarks.load import LoadError
+from benchmarks.machine import Cores, on_core
+from benchmarks.workloads import Workload
+
+_STOP_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server on loopback. ``measurement`` is what it attests to, in hex; empty for a plain one."""
+
+    port: int
+    pid: int
+    measurement: str
+
+
+@contextmanager
+def minimal_server(workload: Workload, cores: Cores) -> Iterator[Server]:
+    """``plain_server.py`` with the workload's model."""
+    with _running("benchmarks.plain_server", workload, cores) as server:
+        yield server
+
+
+@contextmanager
+def confonnx_server(workload: Workload, cores: Cores) -> Iterator[Server]:
+    """confonnx with the workload's model and, beside it, the open door of ``open_door.py``."""
+    with _running("benchmarks.open_door", workload, cores) as server:
+        yield server
+
+
+@contextmanager
+def _running(module: str, workload: Workload, cores: Cores) -> Iterator[Server]:
+    """``python -m module MODEL``, which writes its port, and its measurement if any, to standard output once
+    it answers.
+    """
+    command = [sys.executable, "-m", module, str(workload.path)]
+    with TemporaryFile() as log:  # not a pipe, which would fill up and stop the server
+        with on_core(cores.server):
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log)
+        try:
+            yield _announced(process, log, module)
+        finally:
+            process.terminate()
+            try:
+                process.communicate(timeout=_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.communicate()
+
+
+def _announced(process: subprocess.Popen[bytes], log: IO[bytes], module: str) -> Server:
+    assert process.stdout is not None
+    port, _, measurement = process.stdout.readline().decode().strip().partition(" ")
+    if not port.isdigit():
+        process.wait(_STOP_SECONDS)
+        log.seek(0)
+        raise LoadError(f"{module} did not start:\n{log.read().decode(errors='replace')}")
+    return Server(int(port), process.pid, measurement)

@@ -1,0 +1,69 @@
+"""From windows to figures, with windows made by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks.exchanges import Variant
+from benchmarks.figures import Cell, Results, Round
+from benchmarks.generator import Outcome
+from benchmarks.load import Timings
+
+PLAIN = Cell("server", "tiny", 1, Variant.PLAIN)
+SEALED = Cell("server", "tiny", 1, Variant.X25519)
+
+
+def outcome(*latencies: float, generator_cpu: float = 0.1, peak: int = 1000) -> Outcome:
+    """A window of one second."""
+    timings = Timings(
+        np.array(latencies), elapsed=1.0, server_cpu=0.5, generator_cpu=generator_cpu, waited=0.25
+    )
+    return Outcome(timings, peak)
+
+
+def test_a_round_is_counted_for_each_request() -> None:
+    found = Round.of(outcome(0.2, 0.3, 0.1, 0.4))
+    assert (found.requests, found.p50, found.rate) == (4, 0.25, 4.0)
+    assert (found.server_cpu, found.generator_cpu) == (0.125, 0.025)
+    assert (found.generator_share, found.waited, found.peak) == (0.1, 0.25, 1000)
+
+
+def test_a_summary_pools_latencies_and_keeps_the_largest_peak() -> None:
+    results = Results()
+    results.add(PLAIN, outcome(1.0, 1.0, 1.0, peak=5))
+    results.add(PLAIN, outcome(3.0, peak=9))
+    found = results.summary(PLAIN)
+    assert (found.requests, found.p50, found.rate, found.peak) == (4, 1.0, 2.0, 9)
+
+
+@pytest.mark.parametrize(("share", "limited"), [(0.89, False), (0.9, True)])
+def test_a_busy_generator_is_marked(share: float, limited: bool) -> None:
+    results = Results()
+    results.add(PLAIN, outcome(1.0, generator_cpu=share))
+    assert results.summary(PLAIN).generator_limited is limited
+
+
+def test_variants_are_compared_within_a_round() -> None:
+    results = Results()
+    for disturbance in (1.0, 10.0, 3.0):
+        results.add(PLAIN, outcome(disturbance, disturbance))
+        results.add(SEALED, outcome(2 * disturbance))
+    found = results.compare(SEALED, Variant.PLAIN)
+    assert (found.p50.low, found.p50.median, found.p50.high) == (2.0, 2.0, 2.0)
+    assert found.rate.median == 0.5
+    assert found.server_cpu.median == 2.0
+
+
+def test_cells_come_by_concurrency_then_variant() -> None:
+    results = Results()
+    cells = [
+        Cell("server", "tiny", 8, Variant.PLAIN),
+        Cell("server", "tiny", 1, Variant.XWING),
+        Cell("server", "tiny", 1, Variant.MINIMAL),
+        Cell("server", "cnn", 1, Variant.MINIMAL),
+        Cell("client", "tiny", 1, Variant.MINIMAL),
+    ]
+    for cell in cells:
+        results.add(cell, outcome(1.0))
+    assert list(results.cells("server", "tiny")) == [cells[2], cells[1], cells[0]]

@@ -1,0 +1,128 @@
+"""The closed loop, against a server of a few lines that answers as a test wants it to."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import numpy as np
+import pytest
+
+from benchmarks.load import LoadError, Timings, ask_once, run_closed_loop, split_answer
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n"
+REQUEST = b"POST / HTTP/1.1\r\ncontent-length: 4\r\n\r\n"
+
+
+def echo(body: bytes) -> list[bytes]:
+    return [HEAD + body]
+
+
+@contextmanager
+def answering(answer: Callable[[bytes], list[bytes]]) -> Iterator[int]:
+    """A server for requests with four bytes of body. It sends the pieces of the answer, and closes at an
+    empty one.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threads: list[threading.Thread] = []
+
+        def serve(connection: socket.socket) -> None:
+            # A client that gave up resets its connection.
+            with suppress(ConnectionError), connection, connection.makefile("rb") as stream:
+                while message := stream.read(len(REQUEST) + 4):
+                    for piece in answer(message[len(REQUEST) :]):
+                        if not piece:
+                            return
+                        connection.sendall(piece)
+                        time.sleep(0.001)  # so that pieces arrive as pieces
+
+        def accept() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                threads.append(threading.Thread(target=serve, args=(connection,), daemon=True))
+                threads[-1].start()
+
+        threads.append(threading.Thread(target=accept, daemon=True))
+        threads[0].start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+    for thread in threads:
+        thread.join(5)
+
+
+def run(port: int, *, total: int = 20, concurrency: int = 3, lead: int = 4, room: int = 64) -> list[bytes]:
+    """The bodies of the answers, in the order of the requests."""
+    answers = [bytearray(room) for _ in range(total)]
+    timings, lengths = run_closed_loop(
+        port=port,
+        pid=os.getpid(),
+        messages=[REQUEST + b"%04d" % number for number in range(total)],
+        answers=answers,
+        concurrency=concurrency,
+        lead=lead,
+    )
+    check(timings, total - concurrency - lead)
+    return [
+        bytes(split_answer(memoryview(answer)[:length])[1])
+        for answer, length in zip(answers, lengths, strict=True)
+    ]
+
+
+def check(timings: Timings, requests: int) -> None:
+    assert len(timings.latencies) == requests
+    assert np.all(timings.latencies > 0)
+    assert timings.elapsed > 0
+    assert timings.server_cpu >= 0
+
+
+def test_every_answer_goes_to_its_request() -> None:
+    with answering(echo) as port:
+        assert run(port) == [b"%04d" % number for number in range(20)]
+
+
+def test_an_answer_may_come_in_pieces() -> None:
+    with answering(lambda body: [HEAD[:10], HEAD[10:] + body[:1], body[1:]]) as port:
+        assert run(port, total=10) == [b"%04d" % number for number in range(10)]
+        assert ask_once(port, REQUEST + b"once") == HEAD + b"once"
+
+
+@pytest.mark.parametrize("pieces", [[b""], [HEAD[:10], b""], [HEAD + b"12", b""]])
+def test_an_answer_that_breaks_off_is_an_error(pieces: list[bytes]) -> None:
+    with answering(lambda _: pieces) as port:
+        with pytest.raises(LoadError, match="broke off"):
+            run(port)
+        with pytest.raises(LoadError, match="broke off"):
+            ask_once(port, REQUEST + b"once")
+
+
+def test_an_answer_that_is_longer_than_the_one_before_is_an_error() -> None:
+    with answering(echo) as port, pytest.raises(LoadError, match="longer"):
+        run(port, room=len(HEAD) + 3)
+
+
+def test_an_answer_without_a_length_is_an_error() -> None:
+    with (
+        answering(lambda body: [b"HTTP/1.1 200 OK\r\n\r\n" + body]) as port,
+        pytest.raises(LoadError, match="Content-Length"),
+    ):
+        run(port)
+
+
+@pytest.mark.parametrize(("total", "concurrency", "lead"), [(5, 3, 2), (5, 1, 0)])
+def test_a_window_without_a_middle_is_refused(total: int, concurrency: int, lead: int) -> None:
+    with answering(echo) as port, pytest.raises(ValueError, match="too few"):
+        run(port, total=total, concurrency=concurrency, lead=lead)
+
+
+def test_an_answer_is_split_into_status_and_body() -> None:
+    status, body = split_answer(
+        memoryview(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 2\r\n\r\nno")
+    )
+    assert (status, bytes(body)) == (503, b"no")
