@@ -74,7 +74,7 @@ class Template:
         for extension, critical in self.extensions:
             builder = builder.add_extension(extension, critical=critical)
         key = self.signing_key or above.key
-        digest = hashes.SHA384()
+        digest = _digest(key)
         pss = padding.PSS(padding.MGF1(digest), digest.digest_size) if self.pss else None
         return builder.sign(key, digest, rsa_padding=pss if isinstance(key, rsa.RSAPrivateKey) else None)
 
@@ -99,6 +99,9 @@ def crl(
         .last_update(last_update)
         .next_update(next_update or NOW)
     )
+    builder = builder.add_extension(x509.CRLNumber(1), critical=False)
+    authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.key.public_key())
+    builder = builder.add_extension(authority, critical=False)
     for serial in revoked:
         entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(NOW - 2 * DAY).build()
         builder = builder.add_revoked_certificate(entry)
@@ -120,6 +123,12 @@ def name(common_name: str) -> x509.Name:
 def raw_extension(oid: str, value: bytes) -> tuple[x509.ExtensionType, bool]:
     """An extension of which only its bytes are known."""
     return x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), value), False
+
+
+def _digest(key: Key) -> hashes.SHA256 | hashes.SHA384:
+    """SHA-256 for P-256, as Intel does, and SHA-384 else, as AMD and AWS do."""
+    is_p256 = isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, ec.SECP256R1)
+    return hashes.SHA256() if is_p256 else hashes.SHA384()
 
 
 def _key_usage(key_cert_sign: bool) -> x509.KeyUsage:
