@@ -130,7 +130,10 @@ class FakeServer:
         with self._lock:
             self.received.append(request)
             self.ring.advance(self.server_now())
-            answer = self.outer(request) or self._answer(request)
+        answer = self.outer(request)  # not locked: it may wait for other threads
+        if answer is None:
+            with self._lock:
+                answer = self._answer(request)
         if isinstance(answer, Exception):
             raise answer
         reader = AnswerReader(request, answer.status, answer.fields)  # as the real transports do

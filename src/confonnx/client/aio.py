@@ -111,7 +111,7 @@ class AsyncClient(ClientBase[AsyncTransport]):
                 return await self._new_keys(instead_of, deadline)
 
     async def _new_keys(self, instead_of: AttestedKeys | None, deadline: Deadline) -> AttestedKeys:
-        """Keys other than ``instead_of``: by one attestation, whose outcome all tasks that need it share."""
+        """Keys other than ``instead_of``, by one attestation that all waiting tasks share."""
         while True:
             keys = self._state.keys
             if keys is not None and keys is not instead_of:

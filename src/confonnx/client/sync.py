@@ -129,8 +129,7 @@ class Client(ClientBase[Transport]):
                 return self._new_keys(instead_of, deadline)
 
     def _new_keys(self, instead_of: AttestedKeys | None, deadline: Deadline) -> AttestedKeys:
-        """Keys other than ``instead_of``: by one attestation, whose outcome all threads that need it
-        share."""
+        """Keys other than ``instead_of``, by one attestation that all waiting threads share."""
         while True:
             with self._lock:
                 keys = self._state.keys
