@@ -30,7 +30,8 @@ bench: $(VENV)/.dev   ## sealed against plaintext, as ratios in one interleaved 
 	$(BIN)/python -m benchmarks.sealed_vs_plain
 
 fuzz: $(VENV)/.dev   ## the fuzz targets, ten minutes each
-	for target in tests/fuzz/fuzz_*.py; do $(BIN)/python $$target --seconds 600 || exit 1; done
+	for target in tests/fuzz/fuzz_*.py; do \
+	    $(BIN)/python -m tests.fuzz.$$(basename $$target .py) --seconds 600 || exit 1; done
 
 digits: $(VENV)/.dev   ## train the demo's model again
 	$(BIN)/python -m examples.digits.train
