@@ -33,8 +33,8 @@
     ├── TransportError                the network: no connection, a broken one, or no answer
     └── TeeError                      a TEE device is missing or failed
 
-``code`` is stable and meant for programs; the text is for people: it says what was expected, what was found and,
-where that is not obvious, what to do.
+``code`` is stable and meant for programs; the text is for people: it says what was expected, what was found
+and, where that is not obvious, what to do.
 """
 
 from __future__ import annotations
