@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import TypeAlias, assert_never
+from typing import NamedTuple, TypeAlias, assert_never
 
 import ml_dtypes
 import numpy as np
@@ -38,6 +38,44 @@ class Kind(Enum):
     STRING = "a string"
 
 
+class _Row(NamedTuple):
+    onnx_type: int
+    onnx_name: str
+    dtype: type
+    bits: int | None
+    kind: Kind
+
+
+_TABLE = {
+    "BOOL": _Row(9, "bool", np.bool_, 8, Kind.BOOL),
+    "UINT8": _Row(2, "uint8", np.uint8, 8, Kind.INTEGER),
+    "UINT16": _Row(4, "uint16", np.uint16, 16, Kind.INTEGER),
+    "UINT32": _Row(12, "uint32", np.uint32, 32, Kind.INTEGER),
+    "UINT64": _Row(13, "uint64", np.uint64, 64, Kind.INTEGER),
+    "INT8": _Row(3, "int8", np.int8, 8, Kind.INTEGER),
+    "INT16": _Row(5, "int16", np.int16, 16, Kind.INTEGER),
+    "INT32": _Row(6, "int32", np.int32, 32, Kind.INTEGER),
+    "INT64": _Row(7, "int64", np.int64, 64, Kind.INTEGER),
+    "FP16": _Row(10, "float16", np.float16, 16, Kind.FLOAT),
+    "FP32": _Row(1, "float", np.float32, 32, Kind.FLOAT),
+    "FP64": _Row(11, "double", np.float64, 64, Kind.FLOAT),
+    "BYTES": _Row(8, "string", np.object_, None, Kind.STRING),
+    "BF16": _Row(16, "bfloat16", ml_dtypes.bfloat16, 16, Kind.FLOAT),
+    "FP8_E4M3FN": _Row(17, "float8e4m3fn", ml_dtypes.float8_e4m3fn, 8, Kind.FLOAT),
+    "FP8_E4M3FNUZ": _Row(18, "float8e4m3fnuz", ml_dtypes.float8_e4m3fnuz, 8, Kind.FLOAT),
+    "FP8_E5M2": _Row(19, "float8e5m2", ml_dtypes.float8_e5m2, 8, Kind.FLOAT),
+    "FP8_E5M2FNUZ": _Row(20, "float8e5m2fnuz", ml_dtypes.float8_e5m2fnuz, 8, Kind.FLOAT),
+    "FP8_E8M0": _Row(24, "float8e8m0", ml_dtypes.float8_e8m0fnu, 8, Kind.FLOAT),
+    "FP4_E2M1": _Row(23, "float4e2m1", ml_dtypes.float4_e2m1fn, 4, Kind.FLOAT),
+    "INT4": _Row(22, "int4", ml_dtypes.int4, 4, Kind.INTEGER),
+    "UINT4": _Row(21, "uint4", ml_dtypes.uint4, 4, Kind.INTEGER),
+    "INT2": _Row(26, "int2", ml_dtypes.int2, 2, Kind.INTEGER),
+    "UINT2": _Row(25, "uint2", ml_dtypes.uint2, 2, Kind.INTEGER),
+    "COMPLEX64": _Row(14, "complex64", np.complex64, 64, Kind.COMPLEX),
+    "COMPLEX128": _Row(15, "complex128", np.complex128, 128, Kind.COMPLEX),
+}
+
+
 class Datatype(Enum):
     """An element type; ``value`` is its name on the wire.
 
@@ -50,51 +88,41 @@ class Datatype(Enum):
         kind: what an element is.
     """
 
-    onnx_type: int
-    onnx_name: str
-    numpy_dtype: np.dtype[np.generic]
-    bits: int | None
-    kind: Kind
+    BOOL = "BOOL"
+    UINT8 = "UINT8"
+    UINT16 = "UINT16"
+    UINT32 = "UINT32"
+    UINT64 = "UINT64"
+    INT8 = "INT8"
+    INT16 = "INT16"
+    INT32 = "INT32"
+    INT64 = "INT64"
+    FP16 = "FP16"
+    FP32 = "FP32"
+    FP64 = "FP64"
+    BYTES = "BYTES"
+    BF16 = "BF16"
+    FP8_E4M3FN = "FP8_E4M3FN"
+    FP8_E4M3FNUZ = "FP8_E4M3FNUZ"
+    FP8_E5M2 = "FP8_E5M2"
+    FP8_E5M2FNUZ = "FP8_E5M2FNUZ"
+    FP8_E8M0 = "FP8_E8M0"
+    FP4_E2M1 = "FP4_E2M1"
+    INT4 = "INT4"
+    UINT4 = "UINT4"
+    INT2 = "INT2"
+    UINT2 = "UINT2"
+    COMPLEX64 = "COMPLEX64"
+    COMPLEX128 = "COMPLEX128"
 
-    BOOL = "BOOL", 9, "bool", np.bool_, 8, Kind.BOOL
-    UINT8 = "UINT8", 2, "uint8", np.uint8, 8, Kind.INTEGER
-    UINT16 = "UINT16", 4, "uint16", np.uint16, 16, Kind.INTEGER
-    UINT32 = "UINT32", 12, "uint32", np.uint32, 32, Kind.INTEGER
-    UINT64 = "UINT64", 13, "uint64", np.uint64, 64, Kind.INTEGER
-    INT8 = "INT8", 3, "int8", np.int8, 8, Kind.INTEGER
-    INT16 = "INT16", 5, "int16", np.int16, 16, Kind.INTEGER
-    INT32 = "INT32", 6, "int32", np.int32, 32, Kind.INTEGER
-    INT64 = "INT64", 7, "int64", np.int64, 64, Kind.INTEGER
-    FP16 = "FP16", 10, "float16", np.float16, 16, Kind.FLOAT
-    FP32 = "FP32", 1, "float", np.float32, 32, Kind.FLOAT
-    FP64 = "FP64", 11, "double", np.float64, 64, Kind.FLOAT
-    BYTES = "BYTES", 8, "string", np.object_, None, Kind.STRING
-    BF16 = "BF16", 16, "bfloat16", ml_dtypes.bfloat16, 16, Kind.FLOAT
-    FP8_E4M3FN = "FP8_E4M3FN", 17, "float8e4m3fn", ml_dtypes.float8_e4m3fn, 8, Kind.FLOAT
-    FP8_E4M3FNUZ = "FP8_E4M3FNUZ", 18, "float8e4m3fnuz", ml_dtypes.float8_e4m3fnuz, 8, Kind.FLOAT
-    FP8_E5M2 = "FP8_E5M2", 19, "float8e5m2", ml_dtypes.float8_e5m2, 8, Kind.FLOAT
-    FP8_E5M2FNUZ = "FP8_E5M2FNUZ", 20, "float8e5m2fnuz", ml_dtypes.float8_e5m2fnuz, 8, Kind.FLOAT
-    FP8_E8M0 = "FP8_E8M0", 24, "float8e8m0", ml_dtypes.float8_e8m0fnu, 8, Kind.FLOAT
-    FP4_E2M1 = "FP4_E2M1", 23, "float4e2m1", ml_dtypes.float4_e2m1fn, 4, Kind.FLOAT
-    INT4 = "INT4", 22, "int4", ml_dtypes.int4, 4, Kind.INTEGER
-    UINT4 = "UINT4", 21, "uint4", ml_dtypes.uint4, 4, Kind.INTEGER
-    INT2 = "INT2", 26, "int2", ml_dtypes.int2, 2, Kind.INTEGER
-    UINT2 = "UINT2", 25, "uint2", ml_dtypes.uint2, 2, Kind.INTEGER
-    COMPLEX64 = "COMPLEX64", 14, "complex64", np.complex64, 64, Kind.COMPLEX
-    COMPLEX128 = "COMPLEX128", 15, "complex128", np.complex128, 128, Kind.COMPLEX
-
-    def __new__(
-        cls, name: str, onnx_type: int, onnx_name: str, dtype: type, bits: int | None, kind: Kind
-    ) -> Datatype:
-        """One row of the table above; the wire name becomes ``value``."""
-        member = object.__new__(cls)
-        member._value_ = name
-        member.onnx_type = onnx_type
-        member.onnx_name = onnx_name
-        member.numpy_dtype = np.dtype(dtype)
-        member.bits = bits
-        member.kind = kind
-        return member
+    def __init__(self, name: str) -> None:
+        """The member's row of the table."""
+        row = _TABLE[name]
+        self.onnx_type = row.onnx_type
+        self.onnx_name = row.onnx_name
+        self.numpy_dtype: np.dtype[np.generic] = np.dtype(row.dtype)
+        self.bits = row.bits
+        self.kind = row.kind
 
     @staticmethod
     def from_wire(name: str) -> Datatype:
@@ -283,8 +311,7 @@ def wire_datatype(type_: ValueType) -> str:
     """What stands in ``datatype`` for a value of the type."""
     match type_:
         case TensorType(datatype):
-            name: str = datatype.value  # mypy takes a member's value for Any where __new__ sets it
-            return name
+            return datatype.value
         case SequenceType():
             return "SEQUENCE"
         case MapType():

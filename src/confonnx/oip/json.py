@@ -163,7 +163,8 @@ def _integers(values: object, datatype: Datatype) -> Array:
 
 
 def _numbers(flat: Array) -> list[object]:
-    wide = flat.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # a signalling NaN is no reason for a warning
+        wide = flat.astype(np.float64)
     numbers: list[object] = wide.tolist()
     for position in np.flatnonzero(~np.isfinite(wide)).tolist():
         number = wide[position]

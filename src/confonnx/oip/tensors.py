@@ -93,11 +93,12 @@ def round_to(array: Array, datatype: Datatype, where: str) -> Array:
 
 
 def _lost(before: Array, after: Array, datatype: Datatype) -> bool:
-    if datatype.kind is Kind.COMPLEX:
-        wide = np.asarray(before).astype(np.complex128)
-        pairs = [(wide.real, after.real), (wide.imag, after.imag)]
-    else:
-        pairs = [(before.astype(np.float64), after.astype(np.float64))]
+    with np.errstate(invalid="ignore"):  # a signalling NaN is no reason for a warning
+        if datatype.kind is Kind.COMPLEX:
+            wide = before.astype(np.complex128)
+            pairs = [(wide.real, after.real), (wide.imag, after.imag)]
+        else:
+            pairs = [(before.astype(np.float64), after.astype(np.float64))]
     # FP4 has neither infinity nor NaN, so ml_dtypes stops at 6, the largest (OCP Microscaling Formats v1.0
     # §5.3.3).
     largest = 6.0 if datatype is Datatype.FP4_E2M1 else np.inf

@@ -87,9 +87,12 @@ def map_arrays(
     list.
 
     Raises:
-        InvalidInputError: a key or a value is not of its type.
+        InvalidInputError: a key or a value is not of its type, or two keys become equal (``"a"`` and
+            ``b"a"``).
     """
     keys = _tensor(list(value), TensorType(type_.key), f"{where}.keys", convert=True)
+    if len(set(keys.tolist())) != len(value):
+        raise InvalidInputError(f"{where}.keys: two keys of the map are equal as {type_.key.value}")
     if isinstance(type_.value, TensorType):
         scalars = TensorType(type_.value.datatype, (len(value),))
         return keys, _tensor(list(value.values()), scalars, f"{where}.values", convert=True)
@@ -173,7 +176,7 @@ def _typed(objects: Array, datatype: Datatype, where: str) -> Array:
     """An object array with the dtype of its elements: numpy's own choice would turn a True among numbers into
     1."""
     elements = objects.reshape(-1)
-    kinds = {_KINDS.get(kind) or _kind_of(kind) for kind in set(map(type, elements.tolist()))}
+    kinds = {_kind_of(class_) for class_ in set(map(type, elements.tolist()))}
     if not kinds:
         return np.empty(objects.shape, datatype.numpy_dtype)
     if kinds == {Kind.STRING}:
@@ -212,12 +215,16 @@ _KINDS: dict[type, Kind] = {
 }
 
 
-def _kind_of(kind: type) -> Kind | None:
-    """The kind of an element's class that is not built in: numpy scalars, and Python's own subclasses of
-    int."""
-    if issubclass(kind, np.generic):
-        return Datatype.from_numpy(kind).kind if np.dtype(kind) != object else None
-    return next((known for base, known in _KINDS.items() if issubclass(kind, base)), None)
+def _kind_of(class_: type) -> Kind | None:
+    """The kind of elements of a class: built in, a subclass of that, or a numpy scalar; None for others."""
+    if (known := _KINDS.get(class_)) is not None:
+        return known
+    if issubclass(class_, np.generic) and np.dtype(class_) in _SCALARS:
+        return Datatype.from_numpy(class_).kind
+    return next((kind for base, kind in _KINDS.items() if issubclass(class_, base)), None)
+
+
+_SCALARS = frozenset(datatype.numpy_dtype for datatype in Datatype if datatype is not Datatype.BYTES)
 
 
 def _holds_arrays(items: Sequence[object]) -> bool:
@@ -227,7 +234,7 @@ def _holds_arrays(items: Sequence[object]) -> bool:
 def _converted(array: Array, datatype: Datatype, where: str) -> Array:
     """``array`` with the dtype of ``datatype``, or InvalidInputError where that would lose meaning."""
     try:
-        found = _NUMPY_KINDS.get(array.dtype.kind) or Datatype.from_numpy(array.dtype).kind
+        found = Datatype.from_numpy(array.dtype).kind
     except InvalidInputError:
         raise _refusal(array, datatype, where, "") from None
     match datatype.kind, found:
@@ -245,9 +252,6 @@ def _converted(array: Array, datatype: Datatype, where: str) -> Array:
             return round_to(array, datatype, where)
         case _:
             raise _refusal(array, datatype, where, "; convert it yourself, for example with .astype(…)")
-
-
-_NUMPY_KINDS = {"b": Kind.BOOL, "i": Kind.INTEGER, "u": Kind.INTEGER, "c": Kind.COMPLEX, "O": Kind.STRING}
 
 
 def _narrowed(array: Array, datatype: Datatype, where: str) -> Array:
