@@ -19,12 +19,11 @@ _VIEWS = {
     "client": "Client: confonnx.Client (c = 1) and AsyncClient against a plain client; CPU of the client",
 }
 _LEGEND = f"""\
-c: requests at a time. req/s: median of rounds. CPU: user and system time for one request. gen: share of its
-core that the load generator used; G: it was the limit ({GENERATOR_LIMIT:.0%} or more), the server could do
-more. wait: share of the time in which the server wanted a core and others had it. Ratios: median of the
-rounds' ratios and, in brackets, their quartiles;
-"/ plain" is against the same server with the seal bypassed, "/ minimal" against the minimal plaintext
-server."""
+c: requests at a time. req/s: median of the rounds. CPU: user and system time for one request. gen: the share
+of its core that the load generator used; G: that was the limit ({GENERATOR_LIMIT:.0%} or more), the server could do more.
+wait: the share of time in which the server wanted a core and others had it. Ratios: the median of the rounds'
+ratios and, in brackets, their quartiles; "/ plain": against the same server with the seal bypassed,
+"/ minimal": against the minimal plaintext server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +114,8 @@ def _machine_text(machine: Machine, settings: dict[str, object]) -> str:
         cores += " TOO: these figures mean little"
     return "\n".join(
         [
-            f"{machine.started_at}; {machine.cpus} × {machine.cpu}; Linux {machine.kernel}",
-            f"Python {machine.python}, {packages}",
+            f"{machine.started_at}; {machine.cpus} × {machine.cpu}; Linux {machine.kernel}, Python {machine.python}",
+            packages,
             f"{cores}; load average {load} (1 to 2 of it by the benchmark itself)",
             "; ".join(f"{name} {value}" for name, value in settings.items()),
         ]

@@ -44,10 +44,11 @@ class Plan:
     window: float
     rounds: int
     client_rounds: int
+    concurrencies: frozenset[int]
 
 
-FULL = Plan(window=1.0, rounds=9, client_rounds=7)
-QUICK = Plan(window=0.15, rounds=2, client_rounds=2)
+FULL = Plan(window=1.0, rounds=9, client_rounds=7, concurrencies=frozenset({1, 2, 8, 32}))
+QUICK = Plan(window=0.1, rounds=2, client_rounds=2, concurrencies=frozenset({1, 8}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +65,12 @@ class Bench:
 
     def measure(self) -> None:
         """Both views. Raises ``LoadError`` when a variant answers wrongly."""
-        self._rounds(self._server_counts(), self.plan.rounds, "server")
-        self._rounds(self._client_counts(), self.plan.client_rounds, "client")
+        server = self._cells("server", self.workload.concurrencies, tuple(Variant))
+        client = self._cells("client", _CLIENT_CONCURRENCIES[self.workload.name], _CLIENT_VARIANTS)
+        self._rounds("server", self._counts(server), self.plan.rounds)
+        self._rounds("client", self._counts(client), self.plan.client_rounds)
 
-    def _rounds(self, counts: dict[Cell, int], rounds: int, view: str) -> None:
+    def _rounds(self, view: str, counts: dict[Cell, int], rounds: int) -> None:
         for number in range(rounds):
             _say(f"{self.workload.name}, {view} view: round {number + 1} of {rounds}")
             for cell in self._shuffled(counts):
@@ -82,25 +85,16 @@ class Bench:
             cells = [cell for cell in counts if cell.concurrency == concurrency]
             yield from self.order.sample(cells, len(cells))
 
-    def _server_counts(self) -> dict[Cell, int]:
-        """How many requests fill a window of each cell, by a trial that also warms everything up."""
-        name, concurrencies = self.workload.name, self.workload.concurrencies
-        cells = [
-            Cell("server", name, concurrency, variant) for concurrency in concurrencies for variant in Variant
+    def _cells(self, view: str, concurrencies: Sequence[int], variants: Sequence[Variant]) -> list[Cell]:
+        return [
+            Cell(view, self.workload.name, concurrency, variant)
+            for concurrency in concurrencies
+            if concurrency in self.plan.concurrencies
+            for variant in variants
         ]
-        return self._counts(cells)
-
-    def _client_counts(self) -> dict[Cell, int]:
-        name = self.workload.name
-        return self._counts(
-            [
-                Cell("client", name, concurrency, variant)
-                for concurrency in _CLIENT_CONCURRENCIES[name]
-                for variant in _CLIENT_VARIANTS
-            ]
-        )
 
     def _counts(self, cells: Sequence[Cell]) -> dict[Cell, int]:
+        """How many requests fill a window of each cell, by a trial that also warms everything up."""
         return {cell: self._window_size(cell, self._run(cell, self._trial_size(cell))) for cell in cells}
 
     def _trial_size(self, cell: Cell) -> int:
