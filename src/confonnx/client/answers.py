@@ -75,11 +75,11 @@ def sealed_date(response: bhttp.Response) -> datetime:
     say."""
     try:
         date = parsedate_to_datetime(response.field("date") or "")
-    except ValueError:
-        raise date_error() from None
-    if date.tzinfo is None:  # "-0000": a date of unknown zone (RFC 5322 §3.3)
-        raise date_error()
-    return date.astimezone(UTC)
+        if date.tzinfo is not None:  # None is "-0000": a date of unknown zone (RFC 5322 §3.3)
+            return date.astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise date_error()
 
 
 def date_error() -> ReplayError:

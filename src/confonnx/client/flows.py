@@ -50,6 +50,8 @@ NONCE_BYTES = 32
 # a minute before it, so that long-lived keys are not asked for needlessly.
 _RENEWAL_FRACTION = 10
 _RENEWAL_AT_MOST = timedelta(minutes=1)
+# The statement was fresh by the local clock when it was verified: the server's clock cannot be further off.
+_MAX_CLOCK_OFFSET = timedelta(days=1)
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -184,7 +186,7 @@ class Flows:
                 if date_corrected:
                     raise answers.date_error()
                 date_corrected = True
-                self.state.clock_offset = answers.sealed_date(answer) - now
+                self.state.clock_offset = _clock_offset(answers.sealed_date(answer), now)
                 continue
             if answer.status != 200:
                 raise answers.sealed_error(answer, inference=call.inference)
@@ -246,6 +248,13 @@ def read_bundle(request: HttpRequest, response: HttpResponse) -> bundle.Bundle:
     and others."""
     answers.check_answer(request, response)
     return bundle.parse_bundle(bytes(response.body))
+
+
+def _clock_offset(servers_date: datetime, now: datetime) -> timedelta:
+    offset = servers_date - now
+    if abs(offset) > _MAX_CLOCK_OFFSET:
+        raise answers.date_error()
+    return offset
 
 
 def _wanted(instead_of: AttestedKeys | None) -> SealedFlow[AttestedKeys]:

@@ -386,8 +386,18 @@ def test_a_server_that_refuses_every_date() -> None:
     assert server.paths == [ATTEST, SEALED, SEALED]
 
 
-@pytest.mark.parametrize("date", [None, "yesterday", "Tue, 24 Nov 2026 12:00:00 -0000"])
-def test_a_refused_date_without_the_servers_date(date: str | None) -> None:
+@pytest.mark.parametrize(
+    "date",
+    [
+        None,
+        "yesterday",
+        "Tue, 24 Nov 2026 12:00:00 -0000",
+        "Mon, 01 Jan 0001 00:00:00 +2359",
+        "Fri, 31 Dec 9999 23:59:59 GMT",
+        "Thu, 26 Nov 2026 12:00:00 GMT",
+    ],
+)
+def test_a_refused_date_without_a_credible_date_of_the_server(date: str | None) -> None:
     server = FakeServer()
     fields = [("content-type", PROBLEM), *([("date", date)] if date else [])]
     refusal = b'{"type":"https://iana.org/assignments/http-problem-types#date"}'
