@@ -161,11 +161,12 @@ class EntryReader:
         self._count(where)
         datatype = Datatype.from_wire(entry.datatype)
         count = self._limits.count_elements(entry.shape, where)
-        inline = bytes(entry.data) != b"null"
+        data = bytes(entry.data)
+        inline = data != b"null"
         if inline == (size is not None):
             raise OipError(f"{where}: expected either 'data' or the parameter {BINARY_DATA_SIZE!r}")
         if inline:
-            return tensor_from_json(entry.data, datatype, entry.shape, count, where)
+            return tensor_from_json(data, datatype, entry.shape, count, where)
         return tensor_from_bytes(self._take(size, where), datatype, entry.shape, where)
 
     def _take(self, size: Parameter | None, where: str) -> memoryview:

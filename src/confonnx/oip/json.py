@@ -14,6 +14,7 @@ its bytes unparsed, and what is written out again holds every member once.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import cache
 from typing import Literal, TypeVar
@@ -36,6 +37,7 @@ _LEAVES: dict[Kind, object] = {
     Kind.STRING: str,
 }
 _SPACE = b" \t\r\n"
+_OPENING = re.compile(rb"[\[ \t\r\n]+")
 _encoder = msgspec.json.Encoder()
 
 
@@ -183,10 +185,6 @@ def _strings(flat: Array, where: str) -> list[object]:
 
 
 def _leading_brackets(raw: bytes) -> int:
-    depth = 0
-    for octet in raw:
-        if octet == ord("["):
-            depth += 1
-        elif octet not in _SPACE:
-            break
-    return depth
+    # A regular expression, since a loop over megabytes of spaces would be a cheap way to keep a server busy.
+    found = _OPENING.match(raw)
+    return found.group().count(b"[") if found else 0

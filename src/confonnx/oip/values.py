@@ -200,7 +200,8 @@ def _integers(objects: Array, datatype: Datatype, where: str) -> Array:
     if datatype.kind in (Kind.FLOAT, Kind.COMPLEX):
         wide = np.float64  # type: ignore[assignment]
     try:
-        return np.array(objects.tolist(), wide)
+        # Through int: numpy converts an np.int64 of -1 in a list to uint64 without a word.
+        return np.array([int(element) for element in objects.reshape(-1)], wide).reshape(objects.shape)
     except OverflowError:
         raise InvalidInputError(f"{where}: an integer is out of the range of {datatype.value}") from None
 
