@@ -104,6 +104,7 @@ class AsyncClient(ClientBase[AsyncTransport]):
             return cast("T", stop.value)
 
     async def _perform(self, action: Action, deadline: Deadline) -> Reply:
+        self._check_open()
         match action:
             case HttpRequest():
                 return await self._transport.send(action, timeout=deadline.left())

@@ -164,12 +164,16 @@ class ClientBase(ABC, Generic[TransportT]):
 
     def _deadline(self, timeout: float | None) -> Deadline:
         """The deadline of a call that starts now: ``timeout``, or else the client's. Raises once closed."""
+        self._check_open()
+        seconds = self._options.timeout if timeout is None else check_timeout(timeout)
+        return Deadline(seconds, monotonic())
+
+    def _check_open(self) -> None:
+        """Raises ConfigurationError once the client is closed, also in the middle of a call."""
         if self._closed:
             raise ConfigurationError(
                 f"this client of {self._options.connection.url} is closed; make a new one"
             )
-        seconds = self._options.timeout if timeout is None else check_timeout(timeout)
-        return Deadline(seconds, monotonic())
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,6 +122,7 @@ class Client(ClientBase[Transport]):
             return cast("T", stop.value)
 
     def _perform(self, action: Action, deadline: Deadline) -> Reply:
+        self._check_open()
         match action:
             case HttpRequest():
                 return self._transport.send(action, timeout=deadline.left())

@@ -185,6 +185,15 @@ def test_closing() -> None:
         client.server_metadata()
 
 
+def test_a_client_that_is_closed_in_the_middle_of_a_call_sends_nothing_more() -> None:
+    server = FakeServer()
+    client = Client(BASE_URL, transport=server, policy=policy())
+    server.outer = lambda _: client.close()
+    with pytest.raises(errors.ConfigurationError, match="closed"):
+        client.predict(INPUTS)
+    assert server.paths == ["GET /attestation"]
+
+
 def test_repr_shows_address_and_state_and_no_secret() -> None:
     server = FakeServer(authorization="Bearer hunter2")
     client = Client(BASE_URL, transport=server, policy=policy(), auth_key="hunter2", ingress_auth="hunter3")
