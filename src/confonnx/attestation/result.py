@@ -91,8 +91,7 @@ class AttestedKeys:
         if not self.verified_at - self.clock_skew <= now < self.valid_until:
             raise AttestationExpiredError(
                 f"the verification holds from {self.verified_at.isoformat()} until "
-                f"{self.valid_until.isoformat()}, "
-                f"and it is {now.isoformat()}: verify the server again"
+                f"{self.valid_until.isoformat()}, and it is {now.isoformat()}: verify the server again"
             )
         current = usable_keys(self.keys, now=now, clock_skew=self.clock_skew)
         if not current:
@@ -111,7 +110,7 @@ class AttestedKeys:
     def _why_not_found(self, name: str | None, version: str | None) -> str:
         wanted = f"model {name!r}" if name is not None else "model"
         wanted += f" version {version!r}" if version is not None else ""
-        has = ", ".join(f"{model.name} version {model.version}" for model in self.models) or "none"
+        has = ", ".join(f"{model.name} version {model.version}" for model in self.models)
         refused = any(
             name in (None, model.name) and version in (None, model.version) for model in self.statement.models
         )
@@ -125,7 +124,7 @@ def usable_keys(
     """Those of ``keys`` that may be sealed to at ``now``, when the server's clock may be ``clock_skew``
     behind or ahead.
     """
-    return tuple(key for key in keys if key.not_before - clock_skew <= now < key.not_after)
+    return tuple(key for key in keys if key.not_before <= now + clock_skew and now < key.not_after)
 
 
 def _version_order(version: str) -> tuple[int, str]:

@@ -151,8 +151,8 @@ def _read(data: bytes) -> Statement:
     # The version first: the members of another version would only give a confusing error.
     if members.get("version") != VERSION:
         raise BundleError(
-            f"the statement has version {members.get('version')!r}, expected {VERSION}: "
-            "client and server do not speak the same version; upgrade the older one"
+            f"the statement has version {members.get('version')!r}, expected {VERSION}: client and server "
+            "do not speak the same version; upgrade the older one"
         )
     canonical_json.check_names(members, _STATEMENT_MEMBERS, "the statement")
     keys = tuple(

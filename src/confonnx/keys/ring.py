@@ -127,9 +127,8 @@ class KeyRing:
         steps = (now - self._started_at) // self._lifetime
         if steps > MAX_SKIPPED_EPOCHS:
             raise ConfigurationError(
-                f"the clock says {now.isoformat()}, {steps} key epochs after the last one, which "
-                "is more than "
-                f"{MAX_SKIPPED_EPOCHS}: correct the clock, or restart the server for new keys"
+                f"the clock says {now.isoformat()}, {steps} key epochs after the last one, which is more "
+                f"than {MAX_SKIPPED_EPOCHS}: correct the clock, or restart the server for new keys"
             )
         if steps > 0:
             self._move(steps)

@@ -39,16 +39,14 @@ def detect(*, forced: Tee | None, require_tee: bool, simulated: SimulatedAtteste
         case None | Tee.SIMULATED:
             if require_tee:
                 raise TeeError(
-                    "a TEE is required, and this server can attest to none: this version "
-                    "collects simulated evidence alone; "
-                    "for a test without protection leave the requirement out"
+                    "a TEE is required, and this server can attest to none: this version collects "
+                    "simulated evidence alone; for a test without protection leave the requirement out"
                 )
             return simulated
         case Tee.SGX | Tee.TDX | Tee.SEV_SNP | Tee.AZURE_SNP | Tee.AZURE_TDX | Tee.NITRO | Tee.TPM:
             raise TeeError(
-                f"the TEE {forced} was asked for, and this version cannot collect its evidence; "
-                "it would be read from "
-                f"{_interface(forced)}. Nothing else is used in its place"
+                f"the TEE {forced} was asked for, and this version cannot collect its evidence; it would "
+                f"be read from {_interface(forced)}. Nothing else is used in its place"
             )
         case _:
             assert_never(forced)

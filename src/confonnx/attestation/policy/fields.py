@@ -3,8 +3,8 @@
 A field's ``role`` decides what an author may leave out. Code that runs is identified by a field in role
 ``WHOLE`` (everything measured) or by fields in role ``PART``. Where the ``WHOLE`` field accepts any value,
 every ``PART`` and ``CONTEXT`` field must be stated, ``"any"`` included, so that nothing is unchecked by
-being forgotten; at least one ``WHOLE`` or ``PART`` field must be restricted. A field in role ``GUARD`` has
-a default that is safe and is checked when not stated.
+being forgotten; at least one ``WHOLE``, ``PART`` or ``CHOICE`` field must be restricted. A field in role
+``GUARD`` has a default that is safe and is checked when not stated; where it has none, it must be restricted.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ def parse_model_hash(text: str) -> str:
     digest = words[0].lower().removeprefix("sha256:") if words else ""
     if not _MODEL_HASH.fullmatch(digest):
         raise ConfigurationError(
-            "the model hash must be 64 hex digits, as `confonnx hash-model` or `sha256sum` "
-            f"prints; found {text.strip()[:80]!r}"
+            "the model hash must be 64 hex digits, as `confonnx hash-model` or `sha256sum` prints; found "
+            f"{text.strip()[:80]!r}"
         )
     return digest

@@ -78,9 +78,9 @@ class Policy:
         models = _simple_models(enclave_model_hash, dangerous_any_model=dangerous_any_model)
         if enclave_hash is None and enclave_signing_key is None:
             raise ConfigurationError(
-                "nothing says which server code to trust: give enclave_hash (--enclave-hash, "
-                "what `confonnx measure` "
-                "prints) or enclave_signing_key (--enclave-signing-key-file), or a policy"
+                "nothing says which server code to trust: give enclave_hash (--enclave-hash, what "
+                "`confonnx measure` prints) or enclave_signing_key (--enclave-signing-key-file), or a "
+                "policy"
             )
         hashes = (
             None if enclave_hash is None else [parse_enclave_hash(text) for text in _several(enclave_hash)]
@@ -95,10 +95,10 @@ class Policy:
         )
         if not accepted:
             raise ConfigurationError(
-                "no TEE can show what the options name: the enclave hash and the signing key "
-                "are for different TEEs, or the "
-                "key is of a kind that only simulated evidence takes (RSA-3072 for SGX, P-384 "
-                "for SEV-SNP, a certificate for Nitro)"
+                "no TEE can show what the options name: the enclave hash and the signing key are for "
+                "different TEEs, or the key is of a kind that only simulated evidence takes (SGX takes "
+                "RSA-3072, SEV-SNP P-384, Nitro a certificate), or the hash is of simulated evidence "
+                "(--allow-simulated)"
             )
         return Policy(accepted=accepted, models=models, deployments=ANY)
 
@@ -156,9 +156,8 @@ def parse_enclave_hash(text: str) -> bytes:
         value = b""
     if len(value) not in _ENCLAVE_HASH_SIZES:
         raise ConfigurationError(
-            "the enclave hash must be 64 hex digits (SGX, Azure, simulated) or 96 (TDX, "
-            "SEV-SNP, Nitro), as `confonnx measure` "
-            f"prints; found {text.strip()[:100]!r}"
+            "the enclave hash must be 64 hex digits (SGX, Azure, simulated) or 96 (TDX, SEV-SNP, Nitro), "
+            f"as `confonnx measure` prints; found {text.strip()[:100]!r}"
         )
     return value
 
@@ -172,9 +171,8 @@ def _simple_models(
         return DangerousAnyModel()
     if texts is None:
         raise ConfigurationError(
-            "nothing says which model to trust: give enclave_model_hash (--enclave-model-hash, "
-            "what `confonnx hash-model "
-            "model.onnx` prints), or accept every model with dangerous_any_model"
+            "nothing says which model to trust: give enclave_model_hash (--enclave-model-hash, what "
+            "`confonnx hash-model model.onnx` prints), or accept every model with dangerous_any_model"
         )
     return ModelDigests(tuple(dict.fromkeys(parse_model_hash(text) for text in _several(texts))))
 

@@ -67,14 +67,17 @@ class ReferenceValues:
         return tuple((field, stated.get(field.key, field.default or ANY)) for field in fields_of(self.tee))
 
     def check(self, claims: Claims, *, now: datetime) -> tuple[Failure, ...]:
-        """Every reason why ``claims`` do not match; a ``Rule``."""
+        """Every reason why ``claims`` do not match, each after the label if there is one; a ``Rule``."""
         if claims.tee is not self.tee:
             return (Failure("policy.tee", f"TEE: expected {self.tee}, found {claims.tee}"),)
         rules: list[Rule] = [DebugRule(self.allow_debug)]
         if self.tcb is not None:
             rules.append(self.tcb)
         rules += [FieldRule(field, matcher) for field, matcher in self.conditions]
-        return AllOf(tuple(rules)).check(claims, now=now)
+        failures = AllOf(tuple(rules)).check(claims, now=now)
+        if not self.label:
+            return failures
+        return tuple(Failure(failure.code, f"{self.label}: {failure.text}") for failure in failures)
 
 
 def reference_values(
@@ -118,21 +121,26 @@ def _check_kind(title: str, field: Field, matcher: Matcher) -> None:
     )
 
 
-def _check_roles(title: str, fields: Iterable[Field], stated: dict[str, Matcher]) -> None:
+def _check_roles(title: str, fields: Iterable[Field], stated: Mapping[str, Matcher]) -> None:
     fields = tuple(fields)
     code = [field for field in fields if field.role in (Role.WHOLE, Role.PART, Role.CHOICE)]
-    if all(stated.get(field.key, ANY) == ANY for field in code):
-        raise ConfigurationError(
-            f"{title}: nothing says which code may run; state at least one of "
-            f"{', '.join(field.key for field in code)}"
-        )
-    whole = all(stated.get(field.key, ANY) == ANY for field in fields if field.role is Role.WHOLE)
+    if not any(_identifies(stated.get(field.key, ANY)) for field in code):
+        keys = ", ".join(field.key for field in code)
+        raise ConfigurationError(f"{title}: nothing says which code may run; state at least one of {keys}")
+    whole = any(_identifies(stated.get(field.key, ANY)) for field in fields if field.role is Role.WHOLE)
     for field in fields:
-        forgotten = field.key not in stated and field.default is None
-        needed = field.role is Role.GUARD or (whole and field.role in (Role.PART, Role.CONTEXT))
-        # A PCR may stay unsaid: there are 22 and every one of them extends to something else.
-        if forgotten and needed:
+        # A PCR may stay unsaid: there are 22, and no deployment can predict each of them.
+        if field.key not in stated and not whole and field.role in (Role.PART, Role.CONTEXT):
             raise ConfigurationError(
                 f"{title}: {field.key} ({field.name}) is not stated; give its accepted values, "
                 'or "any" to accept every one'
             )
+        if field.role is Role.GUARD and field.default is None and stated.get(field.key, ANY) == ANY:
+            raise ConfigurationError(
+                f'{title}: {field.key} ({field.name}) must be restricted, and "any" is not enough'
+            )
+
+
+def _identifies(matcher: Matcher) -> bool:
+    """The matcher says which code it is. Registers that nothing was measured into are zero, whatever runs."""
+    return isinstance(matcher, OneOf) and all(any(value) for value in matcher.values)

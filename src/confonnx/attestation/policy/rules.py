@@ -74,8 +74,8 @@ class DebugRule:
         if not claims.debug or self.allowed:
             return ()
         text = (
-            f"the {claims.tee} evidence is of debug mode, in which the host can read the memory; "
-            "expected production mode (for tests: allow debug, --enclave-allow-debug)"
+            f"the {claims.tee} evidence is of debug mode, in which the host can read the memory; expected "
+            "production mode (for tests: allow debug, --enclave-allow-debug)"
         )
         return (Failure("policy.debug", text),)
 
@@ -117,9 +117,8 @@ class DcapTcb:
         refused = {TcbStatus.REVOKED, TcbStatus.NOT_APPLICABLE} & {*self.statuses, *self.grace_statuses}
         if not self.statuses or refused:
             raise ConfigurationError(
-                f"the accepted TCB statuses are {[*self.statuses, *self.grace_statuses]}: name "
-                "at least one, and never "
-                f"{TcbStatus.REVOKED} or {TcbStatus.NOT_APPLICABLE}"
+                f"the accepted TCB statuses are {', '.join(self.statuses + self.grace_statuses)}: name at least "
+                f"one, and never {TcbStatus.REVOKED} or {TcbStatus.NOT_APPLICABLE}"
             )
         if bool(self.grace_statuses) != (self.grace > timedelta(0)):
             raise ConfigurationError(
@@ -137,16 +136,16 @@ class DcapTcb:
             failures.append(Failure("policy.tcb.status", f"TCB status: {reason}"))
         if refused := sorted(set(claims.advisories) & set(self.refused_advisories)):
             text = (
-                f"the platform is affected by {', '.join(refused)}, which the policy refuses; its "
-                "owner must update it"
+                f"the platform is affected by {', '.join(refused)}, which the policy refuses; its owner "
+                "must update it"
             )
             failures.append(Failure("policy.tcb.advisories", text))
         number = platform.tcb_evaluation_data_number
         if number < self.min_tcb_evaluation_data_number:
             text = (
                 "tcbEvaluationDataNumber of the collateral: expected "
-                f"{self.min_tcb_evaluation_data_number} or more, "
-                f"found {number}; the server must send newer collateral"
+                f"{self.min_tcb_evaluation_data_number} or more, found {number}; the server must send "
+                "newer collateral"
             )
             failures.append(Failure("policy.tcb.evaluation", text))
         return tuple(failures)

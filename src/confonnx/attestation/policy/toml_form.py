@@ -54,6 +54,8 @@ VERSION: Final = 1
 _ANY_TEXT: Final = "any"
 _SECOND: Final = timedelta(seconds=1)
 _MAX_TEXT: Final = 2**20
+_MAX_INTEGER: Final = 2**31 - 1
+_MAX_GRACE_DAYS: Final = 3650
 
 Table: TypeAlias = Mapping[str, object]
 
@@ -185,7 +187,9 @@ def _read_tcb(table: Table, where: str) -> DcapTcb:
     return DcapTcb(
         statuses=_statuses(table, "tcb_statuses", default.statuses, where),
         grace_statuses=_statuses(table, "tcb_grace_statuses", (), where),
-        grace=timedelta(days=_integer(table.get("tcb_grace_days", 0), f"{where}, tcb_grace_days")),
+        grace=timedelta(
+            days=_integer(table.get("tcb_grace_days", 0), f"{where}, tcb_grace_days", maximum=_MAX_GRACE_DAYS)
+        ),
         refused_advisories=_strings(table.get("refused_advisories", []), f"{where}, refused_advisories"),
         min_tcb_evaluation_data_number=_integer(
             table.get("min_tcb_evaluation_data_number", default.min_tcb_evaluation_data_number),
@@ -295,9 +299,9 @@ def _strings(value: object, where: str) -> tuple[str, ...]:
     return tuple(_string(item, where) for item in value)
 
 
-def _integer(value: object, where: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
-        raise _wrong(where, "an integer from 0 to 2147483647", value)
+def _integer(value: object, where: str, *, maximum: int = _MAX_INTEGER) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= maximum:
+        raise _wrong(where, f"an integer from 0 to {maximum}", value)
     return value
 
 

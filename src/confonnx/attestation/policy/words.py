@@ -73,8 +73,8 @@ def _server_facts(title: str, server: ReferenceValues) -> dict[str, str]:
         facts[f"{title}, TCB status"] = " or ".join(tcb.statuses)
         if tcb.grace_statuses:
             facts[f"{title}, TCB status"] += (
-                f", and {' or '.join(tcb.grace_statuses)} for {_duration(tcb.grace)} from the "
-                "date of the TCB level"
+                f", and {' or '.join(tcb.grace_statuses)} for {_duration(tcb.grace)} from the date of the "
+                "TCB level"
             )
         facts[f"{title}, advisories"] = (
             "none may be " + ", ".join(tcb.refused_advisories) if tcb.refused_advisories else "not looked at"

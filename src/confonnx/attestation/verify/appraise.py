@@ -230,9 +230,8 @@ def _check_report_data(claims: Claims, statement: bytes) -> None:
     if not hmac.compare_digest(claims.report_data, expected):
         raise BindingError(
             "binding.report-data",
-            f"the evidence binds {claims.report_data.hex() or 'nothing'}, and this statement "
-            f"needs {expected.hex()}: "
-            "it is genuine evidence for something else",
+            f"the evidence binds {claims.report_data.hex() or 'nothing'}, and this statement needs "
+            f"{expected.hex()}: it is genuine evidence for something else",
         )
 
 
@@ -275,8 +274,7 @@ def _check_keys(keys: Sequence[AttestedKey], freshness: Freshness, now: datetime
     lifetimes = ", ".join(f"{key.not_before.isoformat()} to {key.not_after.isoformat()}" for key in keys)
     text = (
         f"no key is valid at {now.isoformat()}; the server's keys, none used for more than "
-        f"{freshness.max_key_age}, "
-        f"are valid from {lifetimes}"
+        f"{freshness.max_key_age}, are valid from {lifetimes}"
     )
     return (Failure("policy.keys", text),)
 

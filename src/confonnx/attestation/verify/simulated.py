@@ -83,8 +83,8 @@ def verify(evidence: bytes) -> Claims:
     if hashlib.sha256(root).hexdigest() != ROOT_KEY_SHA256:  # step 2
         raise EvidenceError(
             "simulated.root",
-            f"simulated evidence is signed under the root {hashlib.sha256(root).hexdigest()}, "
-            f"expected {ROOT_KEY_SHA256}",
+            f"simulated evidence is signed under the root {hashlib.sha256(root).hexdigest()}, expected "
+            f"{ROOT_KEY_SHA256}",
         )
     try:
         Ed25519PublicKey.from_public_bytes(root).verify(signature, _SIGNATURE_LABEL + body)  # step 3
