@@ -129,10 +129,11 @@ def without_payloads(value: Value) -> Value:
         ):
             return value
         case np.ndarray():
-            wide = value.astype(np.complex128 if value.dtype.kind == "c" else np.float64)
-            for part in (wide.real, wide.imag) if wide.dtype.kind == "c" else (wide,):
-                part[np.isnan(part)] = np.nan
-            return wide.astype(value.dtype)
+            with np.errstate(invalid="ignore"):
+                wide = value.astype(np.complex128 if value.dtype.kind == "c" else np.float64)
+                for part in (wide.real, wide.imag) if wide.dtype.kind == "c" else (wide,):
+                    part[np.isnan(part)] = np.nan
+                return wide.astype(value.dtype)
         case list():
             return [without_payloads(item) for item in value]
         case dict():
