@@ -91,6 +91,7 @@ def _load(kind: str) -> list[TestCase]:
 
 
 def _case(case: TestCase) -> Case:
+    data_sets: list[tuple[list[object], list[object]]]
     if case.model is not None:
         model = case.model
         data_sets = [(list(inputs), list(outputs)) for inputs, outputs in case.data_sets or ()]

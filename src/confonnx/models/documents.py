@@ -245,7 +245,8 @@ def _tensor_entry(array: Array) -> dict[str, object]:
 def _listed(array: Array, datatype: Datatype) -> object:
     match datatype.kind:
         case Kind.FLOAT:
-            wide = array.astype(np.float64)
+            with np.errstate(invalid="ignore"):  # a signalling NaN
+                wide = array.astype(np.float64)
             return wide.tolist() if bool(np.isfinite(wide).all()) else _named(wide.tolist())
         case Kind.COMPLEX:
             wide = np.stack([array.real, array.imag], axis=-1).astype(np.float64)

@@ -66,7 +66,7 @@ def scan_repository(directory: Path, *, libraries: Sequence[Path] = ()) -> tuple
     root = directory.resolve()
     found: dict[tuple[str, str], Path] = {}
     for name, version, path in _candidates(directory):
-        _check_name(name, f"model repository: the name of {path}")
+        _check_name(name, f"model repository {directory}: the name of a model")
         if not path.resolve().is_relative_to(root):
             raise ModelFormatError(
                 f"model repository: {path} is a link out of the repository, to {path.resolve()}"

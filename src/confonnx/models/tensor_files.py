@@ -63,7 +63,7 @@ def write_npz(path: Path, values: Mapping[str, Value]) -> None:
     arrays = {name: _to_npz(values[name], f"{path}: {name!r}") for name in sorted(values)}
     types = {name: array.dtype.name for name, array in arrays.items() if array.dtype in _NOT_IN_NUMPY}
     for name in types:  # numpy would write some of them with a dtype that it then cannot read
-        arrays[name] = np.ascontiguousarray(arrays[name]).view(f"V{arrays[name].dtype.itemsize}")
+        arrays[name] = np.asarray(arrays[name], order="C").view(f"V{arrays[name].dtype.itemsize}")
     if types:
         arrays[_TYPES] = np.array(json.dumps(types))
     file = io.BytesIO()
@@ -165,12 +165,7 @@ def _read_pb(path: Path, data: bytes, value_type: ValueType) -> tuple[str, Value
             _parse(sequence, data, path)
             return sequence.name, [_tensor(tensor, path) for tensor in sequence.tensor_values]
         case OptionalType(element):
-            optional = onnx.OptionalProto()
-            try:
-                _parse(optional, data, path)
-            except InvalidInputError:
-                return _read_pb(path, data, element)  # the value alone is as good
-            return _read_optional(optional, path)
+            return _read_optional(path, data, element)
         case _:
             tensor = onnx.TensorProto()
             _parse(tensor, data, path)
@@ -191,12 +186,20 @@ def _parse(message: Message, data: bytes, path: Path) -> None:
         raise InvalidInputError(f"{path} is not an ONNX {kind}")
 
 
-def _read_optional(proto: onnx.OptionalProto, path: Path) -> tuple[str, Value]:
-    if proto.HasField("tensor_value"):
-        return proto.name, _tensor(proto.tensor_value, path)
-    if proto.HasField("sequence_value"):
-        return proto.name, [_tensor(tensor, path) for tensor in proto.sequence_value.tensor_values]
-    return proto.name, None
+def _read_optional(path: Path, data: bytes, element: ValueType) -> tuple[str, Value]:
+    """An OptionalProto, or its value alone: only the type tells it from a SequenceProto of one tensor."""
+    optional = onnx.OptionalProto()
+    try:
+        _parse(optional, data, path)
+    except InvalidInputError:
+        return _read_pb(path, data, element)
+    if optional.elem_type == onnx.OptionalProto.UNDEFINED:
+        return optional.name, None
+    if isinstance(element, TensorType) and optional.HasField("tensor_value"):
+        return optional.name, _tensor(optional.tensor_value, path)
+    if isinstance(element, SequenceType) and optional.HasField("sequence_value"):
+        return optional.name, [_tensor(tensor, path) for tensor in optional.sequence_value.tensor_values]
+    return _read_pb(path, data, element)
 
 
 def _tensor(proto: onnx.TensorProto, path: Path) -> Array:

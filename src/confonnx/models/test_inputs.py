@@ -136,11 +136,11 @@ def _elements(datatype: Datatype, shape: tuple[int, ...], random: np.random.Gene
     dtype = datatype.numpy_dtype
     match datatype.kind:
         case Kind.BOOL:
-            return random.integers(0, 2, shape).astype(np.bool_)
+            return np.asarray(random.integers(0, 2, shape)).astype(np.bool_)
         case Kind.INTEGER:
-            return random.integers(0, 2, shape).astype(dtype)
+            return np.asarray(random.integers(0, 2, shape)).astype(dtype)
         case Kind.FLOAT if datatype is Datatype.FP8_E8M0:
-            return (0.5 + random.random(shape) / 2).astype(dtype)
+            return np.asarray(0.5 + random.random(shape) / 2).astype(dtype)
         case Kind.FLOAT:
             return _below_one(np.asarray(random.random(shape)), datatype)
         case Kind.COMPLEX:

@@ -139,7 +139,7 @@ def _lift_tensor(array: Array, datatype: Datatype, name: str) -> OrtValue:
     if datatype is Datatype.BYTES:
         return _lift_strings(array)
     if datatype not in _PACKED:
-        return onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array).reshape(array.shape))
+        return onnxruntime.OrtValue.ortvalue_from_numpy(np.asarray(array, order="C"))
     data = tensor_to_bytes(array, datatype, f"input {name!r}")
     value = onnxruntime.OrtValue.ortvalue_from_shape_and_type(list(array.shape), datatype.onnx_type)
     ctypes.memmove(value.data_ptr(), bytes(data), len(data))
