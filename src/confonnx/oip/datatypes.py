@@ -187,8 +187,7 @@ class SequenceType:
 
 @dataclass(frozen=True, slots=True)
 class MapType:
-    """From INT64 or BYTES to scalars of a numpy-native type, or to sequences or maps. ``ai.onnx.ml`` has no
-    other."""
+    """From INT64 or BYTES to scalars of a numpy-native type, or to sequences or maps."""
 
     key: Datatype
     value: ValueType

@@ -73,8 +73,7 @@ def plain_parameters(parameters: Mapping[str, Parameter | None] | None) -> dict[
 
 
 class EntryReader:
-    """Reads the entries of one message in order, moving through its binary part. Mutable, one message
-    long."""
+    """Reads the entries of one message in order, and its binary part. Mutable, one message long."""
 
     def __init__(self, binary: memoryview | None, limits: OipLimits) -> None:
         """``binary`` is None where the message has no binary part, which differs from an empty one."""

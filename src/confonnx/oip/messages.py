@@ -48,8 +48,7 @@ class InferInput:
 
 @dataclass(frozen=True, slots=True)
 class RequestedOutput:
-    """An output that the client wants; ``binary`` None leaves its form to the request's
-    ``binary_data_output``."""
+    """An output that is wanted; ``binary`` None leaves its form to the request's ``binary_data_output``."""
 
     name: str
     binary: bool | None = None

@@ -141,6 +141,8 @@ def _coerce(value: object, type_: ValueType, where: str, convert: bool) -> Value
 
 def _tensor(value: object, type_: TensorType, where: str, *, convert: bool) -> Array:
     datatype = type_.datatype
+    if isinstance(value, np.ma.MaskedArray):
+        raise InvalidInputError(f"{where}: a masked array; say what stands for the masked, with .filled(…)")
     if (
         isinstance(value, np.ndarray)
         and value.dtype == datatype.numpy_dtype
@@ -173,8 +175,7 @@ def _as_array(value: object, datatype: Datatype, where: str) -> Array:
 
 
 def _typed(objects: Array, datatype: Datatype, where: str) -> Array:
-    """An object array with the dtype of its elements: numpy's own choice would turn a True among numbers into
-    1."""
+    """An object array with the dtype of its elements: alone, numpy makes a True among numbers a 1."""
     elements = objects.reshape(-1)
     kinds = {_kind_of(class_) for class_ in set(map(type, elements.tolist()))}
     if not kinds:
@@ -183,27 +184,27 @@ def _typed(objects: Array, datatype: Datatype, where: str) -> Array:
         return objects
     if kinds == {Kind.BOOL}:
         return objects.astype(np.bool_)
-    if kinds == {Kind.INTEGER}:
-        return _integers(objects, datatype, where)
-    if kinds <= {Kind.INTEGER, Kind.FLOAT}:
-        return objects.astype(np.float64)
-    if kinds <= {Kind.INTEGER, Kind.FLOAT, Kind.COMPLEX}:
-        return objects.astype(np.complex128)
+    try:
+        if kinds == {Kind.INTEGER}:
+            return _integers(objects, datatype)
+        if kinds <= {Kind.INTEGER, Kind.FLOAT}:
+            return objects.astype(np.float64)
+        if kinds <= {Kind.INTEGER, Kind.FLOAT, Kind.COMPLEX}:
+            return objects.astype(np.complex128)
+    except OverflowError:
+        raise InvalidInputError(f"{where}: an integer is out of the range of {datatype.value}") from None
     raise InvalidInputError(
         f"{where}: expected elements of one kind for {datatype.value}; the list is ragged, mixes kinds, "
         f"or holds something else than numbers, truth values and strings"
     )
 
 
-def _integers(objects: Array, datatype: Datatype, where: str) -> Array:
+def _integers(objects: Array, datatype: Datatype) -> Array:
     wide = np.uint64 if datatype is Datatype.UINT64 else np.int64
     if datatype.kind in (Kind.FLOAT, Kind.COMPLEX):
         wide = np.float64  # type: ignore[assignment]
-    try:
-        # Through int: numpy converts an np.int64 of -1 in a list to uint64 without a word.
-        return np.array([int(element) for element in objects.reshape(-1)], wide).reshape(objects.shape)
-    except OverflowError:
-        raise InvalidInputError(f"{where}: an integer is out of the range of {datatype.value}") from None
+    # Through int: numpy converts an np.int64 of -1 in a list to uint64 without a word.
+    return np.array([int(element) for element in objects.reshape(-1)], wide).reshape(objects.shape)
 
 
 _KINDS: dict[type, Kind] = {
