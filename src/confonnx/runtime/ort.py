@@ -114,7 +114,7 @@ def _after_signature(text: str) -> str:
         depth += (character == "(") - (character == ")")
         if character == ")" and depth == 0:
             rest = text[position + 1 :]
-            return re.sub(r"^( const)?( \[with [^]]*\])?:? ", "", rest)
+            return re.sub(r"^(::<lambda\(.*?\)>)?( const)?( \[with [^]]*\])? ", "", rest)
     return text
 
 

@@ -20,7 +20,7 @@ from confonnx.oip.datatypes import ValueSpec, ValueType, format_onnx_type, parse
 from confonnx.oip.values import Value
 from confonnx.runtime.options import SessionOptions
 from confonnx.runtime.ort import ORT_ERRORS, inference_error, onnxruntime, open_session
-from confonnx.runtime.transfer import feed, holds_packed, is_packed, lift, lower
+from confonnx.runtime.transfer import feed, is_carried, is_packed, lift, lower
 
 
 class Session:
@@ -184,8 +184,11 @@ def _schema(proto: onnx.ModelProto, session: onnxruntime.InferenceSession, sourc
         return parse_onnx_type(inferred[name]) if name in inferred else None
 
     schema = schema_of(proto, source=source, fallback=fallback)
-    for spec in (*schema.inputs, *schema.outputs):
-        if holds_packed(spec.type):
+    for spec, into in [
+        *((spec, True) for spec in schema.inputs),
+        *((spec, False) for spec in schema.outputs),
+    ]:
+        if not is_carried(spec.type, into=into):
             raise ModelFormatError(
                 f"{source}: {spec.name!r} is a {format_onnx_type(spec.type)}, which onnxruntime's Python "
                 "interface cannot carry; use a tensor, or an element type that numpy has"

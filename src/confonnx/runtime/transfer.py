@@ -10,6 +10,7 @@ BF16, FP8, FP4, INT4 and below       ``OrtValue`` filled through its    fails; o
 (below: *packed* types)              address, mixed freely with arrays  gives an ``OrtValue`` to read
 strings                              array of objects                   array of objects
 sequence, map, optional              list, dict, value or None          list, dict, value or None
+sequence of maps                     fails                              list of dicts
 ===================================  =================================  ==================================
 
 So inputs can always be mixed, but one packed output forces ``run_with_ort_values``, which takes and gives
@@ -80,17 +81,20 @@ def is_packed(value_type: ValueType) -> bool:
             assert_never(value_type)
 
 
-def holds_packed(value_type: ValueType) -> bool:
-    """Whether a sequence or map of the type would hold packed tensors: no operator and no interface has
-    them.
+def is_carried(value_type: ValueType, *, into: bool) -> bool:
+    """Whether the Python interface takes (``into``) or gives values of the type at all.
+
+    Packed tensors in a sequence or map never pass, and no sequence of anything but tensors goes in.
     """
     match value_type:
         case TensorType():
-            return False
+            return True
         case OptionalType(element):
-            return holds_packed(element)
+            return is_carried(element, into=into)
         case SequenceType(element) | MapType(_, element):
-            return is_packed(element) or holds_packed(element)
+            if into and isinstance(value_type, SequenceType) and not isinstance(element, TensorType):
+                return False
+            return not is_packed(element) and is_carried(element, into=into)
         case _:
             assert_never(value_type)
 
@@ -113,7 +117,7 @@ def lift(value: Value, value_type: ValueType, name: str) -> OrtValue:
             return _lift_sequence(value, datatype, name)
         case OptionalType(element):
             return lift(value, element, name)
-        case MapType() | SequenceType(MapType()):
+        case MapType():
             raise InferenceError(
                 f"input {name!r} is a map and an output has a type that onnxruntime's Python "
                 "interface gives only to callers without maps; request other outputs, or Cast "
