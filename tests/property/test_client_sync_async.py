@@ -12,7 +12,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from confonnx import AsyncClient, Client, ConfonnxError
+from confonnx import AsyncClient, Client, ConfonnxError, TransportError
 from confonnx.client.exchange import HttpRequest, HttpResponse
 from tests.support.fake_server import BASE_URL, PROBLEM, AsyncFakeServer, FakeServer, model, policy
 
@@ -46,6 +46,10 @@ def _answers(status: int, media_type: str) -> Event:
         server.outer = lambda _: server.answer(status, media_type, b"{}")
 
     return event
+
+
+def _offers_no_evidence(server: FakeServer) -> None:
+    server.outer = lambda request: TransportError("broken") if request.method == "GET" else None
 
 
 def _refuses(status: int) -> Event:
@@ -86,10 +90,12 @@ SCENES = [
     Scene("restart, same ids", lambda server: server.restart(same_key_ids=True)),
     Scene("an hour", _passes(1)),
     Scene("a day", _passes(24)),
+    Scene("all but 30 s of a day", _passes(24 - 30 / 3600)),
     Scene("minutes back", _passes(-0.05)),
     Scene("drift", _drifts(150)),
     Scene("drift back", _drifts(-150)),
     Scene("tampering", _tampered),
+    Scene("no evidence", _offers_no_evidence),
     Scene("cannot open", _answers(400, PROBLEM)),
     Scene("ingress page", _answers(200, "text/html")),
     Scene("unauthorized outside", _answers(401, "text/html")),

@@ -207,7 +207,6 @@ class Flows:
         self, call: Call[object], keys: AttestedKeys, now: datetime
     ) -> tuple[HttpRequest, ResponseOpener]:
         limits = keys.statement.limits
-        _check_size(sum(map(len, call.body)), limits.max_request_bytes)
         date = format_datetime(now + self.state.clock_offset, usegmt=True)  # RFC 9110 §5.6.7 IMF-fixdate
         fields: list[tuple[str, str]] = [("date", date), *call.fields]
         if self.options.sealed_authorization is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import timedelta
 
 import numpy as np
 import pytest
@@ -152,15 +153,25 @@ def test_a_failed_verification_forgets_the_keys() -> None:
     async def test() -> None:
         server = FakeServer()
         client = client_of(AsyncFakeServer(server))
-        await client.verify()
-        server.outer = lambda _: server.answer(200, "application/cmw+json", b"{}")
-        with pytest.raises(errors.BundleError):
-            await client.verify()
-        server.outer = lambda _: None
-        strict = AsyncClient(BASE_URL, transport=AsyncFakeServer(server), policy=policy("bb" * 32))
+        await client.predict(INPUTS)
+        server.clock_ahead = timedelta(days=2)
         with pytest.raises(errors.PolicyError):
-            await strict.predict(INPUTS)
-        assert strict.attestation is None
-        assert set(server.paths) == {"GET /attestation"}
+            await client.verify()
+        assert client.attestation is None
+        assert server.paths == ["GET /attestation", "POST /ohttp", "GET /attestation"]
+
+    run(test)
+
+
+def test_a_failed_early_renewal_does_not_fail_the_call() -> None:
+    async def test() -> None:
+        server = FakeServer()
+        client = client_of(AsyncFakeServer(server))
+        first = await client.verify()
+        server.clock = first.valid_until - timedelta(seconds=5)
+        server.outer = lambda request: errors.TransportError("x") if request.method == "GET" else None
+        await client.predict(INPUTS)
+        assert client.attestation is first
+        assert server.paths == ["GET /attestation", "GET /attestation", "POST /ohttp"]
 
     run(test)

@@ -377,6 +377,19 @@ def test_the_date_is_corrected_once_and_remembered() -> None:
     assert dates == [timedelta(0), timedelta(seconds=40), timedelta(seconds=40)]
 
 
+def test_the_date_is_of_the_moment_after_the_verification() -> None:
+    server = FakeServer()
+
+    def slow(request: HttpRequest) -> None:
+        if request.method == "GET":
+            server.clock += timedelta(minutes=3)  # more than the replay window
+
+    server.outer = slow
+    client_of(server).predict(INPUTS)
+    assert server.paths == [ATTEST, SEALED]
+    assert parsedate_to_datetime(server.opened[0].field("date") or "") == server.clock
+
+
 def test_a_server_that_refuses_every_date() -> None:
     server = FakeServer()
     refusal = b'{"type":"https://iana.org/assignments/http-problem-types#date"}'
@@ -453,14 +466,16 @@ def test_outputs_that_the_model_lacks(outputs: list[str], text: str) -> None:
     assert server.paths == [ATTEST]
 
 
-@pytest.mark.parametrize("elements", [2000, 900])  # the tensors alone; with what sealing adds
-def test_requests_over_the_attested_limit(elements: int) -> None:
+def test_requests_over_the_attested_limit() -> None:
     server = FakeServer()
-    server.limits = replace(server.limits, max_request_bytes=8000)
-    values = np.zeros(elements, np.float32)
-    with pytest.raises(errors.TooLargeError, match=r"limit of 8000 bytes, \d+ found"):
-        client_of(server).predict({"a": values, "b": values})
-    assert server.paths == [ATTEST]
+    client_of(server).predict(INPUTS)
+    size = len(server.received[-1].body)  # the limit is of sealed messages
+    server.limits = replace(server.limits, max_request_bytes=size)
+    client_of(server).predict(INPUTS)
+    server.limits = replace(server.limits, max_request_bytes=size - 1)
+    with pytest.raises(errors.TooLargeError, match=rf"limit of {size - 1} bytes, {size} found"):
+        client_of(server).predict(INPUTS)
+    assert server.paths == [ATTEST, SEALED, ATTEST, SEALED, ATTEST]
 
 
 def test_answers_over_the_limits_are_not_read() -> None:
