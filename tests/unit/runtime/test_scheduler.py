@@ -1,0 +1,235 @@
+"""The pool: order, bounds, deadlines, cancellation, draining."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import pytest
+
+from confonnx.errors import DeadlineExceededError, OverloadedError
+from confonnx.runtime.scheduler import Scheduler
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(20):
+            await test()
+
+    asyncio.run(bounded())
+
+
+class Gate:
+    """Work that waits until it is let through; ``started`` counts how many began."""
+
+    def __init__(self) -> None:
+        self.opened = threading.Event()
+        self.started = threading.Semaphore(0)
+
+    def __call__(self) -> str:
+        self.started.release()
+        assert self.opened.wait(20)
+        return "through"
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await asyncio.sleep(0.001)
+
+
+def test_results_and_errors_come_back() -> None:
+    async def test() -> None:
+        scheduler = Scheduler(threads=2, max_queue=0)
+        assert await scheduler.submit(lambda: 42) == 42
+        assert await scheduler.submit(threading.get_ident) != threading.get_ident()
+        with pytest.raises(ZeroDivisionError):
+            await scheduler.submit(lambda: 1 // 0)
+        with pytest.raises(TimeoutError, match="mine"):
+            await scheduler.submit(raise_timeout, deadline=time.monotonic() + 10)
+        assert await scheduler.close(timeout=5)
+
+    run(test)
+
+
+def raise_timeout() -> None:
+    raise TimeoutError("mine")
+
+
+def test_first_come_first_served_on_a_bounded_number_of_threads() -> None:
+    async def test() -> None:
+        scheduler = Scheduler(threads=2, max_queue=20)
+        order: list[int] = []
+        most = 0
+
+        def work(number: int) -> None:
+            nonlocal most
+            order.append(number)
+            most = max(most, scheduler.running)
+            time.sleep(0.002)
+
+        await asyncio.gather(*(scheduler.submit(partial(work, number)) for number in range(20)))
+        assert sorted(order) == list(range(20))
+        assert all(abs(place - number) <= 1 for place, number in enumerate(order))
+        assert most == 2
+        assert (scheduler.queued, scheduler.running) == (0, 0)
+
+    run(test)
+
+
+def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
+    async def test() -> None:
+        scheduler, gate = Scheduler(threads=1, max_queue=2), Gate()
+        await scheduler.submit(lambda: time.sleep(0.05))
+        accepted = [asyncio.ensure_future(scheduler.submit(gate)) for _ in range(3)]
+        await until(lambda: scheduler.running == 1 and scheduler.queued == 2)
+        with pytest.raises(OverloadedError, match="3 requests are queued or running") as caught:
+            await scheduler.submit(gate)
+        assert 1 <= caught.value.retry_after <= 60
+        gate.opened.set()
+        assert await asyncio.gather(*accepted) == ["through"] * 3
+        assert await scheduler.submit(lambda: "free again") == "free again"
+
+    run(test)
+
+
+def test_the_time_to_come_back_grows_with_what_runs_take() -> None:
+    async def test() -> None:
+        scheduler, gate = Scheduler(threads=1, max_queue=0), Gate()
+        clock = iter([0.0, 4000.0, 4000.0])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(time, "monotonic", lambda: next(clock))
+            scheduler._run(lambda: None, None)
+        task = asyncio.ensure_future(scheduler.submit(gate))
+        await until(lambda: scheduler.running == 1)
+        with pytest.raises(OverloadedError) as caught:
+            await scheduler.submit(gate)
+        assert caught.value.retry_after == 60
+        gate.opened.set()
+        await task
+
+    run(test)
+
+
+def test_work_whose_deadline_passes_in_the_queue_never_runs() -> None:
+    async def test() -> None:
+        scheduler, gate, ran = Scheduler(threads=1, max_queue=2), Gate(), threading.Event()
+        first = asyncio.ensure_future(scheduler.submit(gate))
+        await until(lambda: scheduler.running == 1)
+        with pytest.raises(DeadlineExceededError, match="before the model answered"):
+            await scheduler.submit(ran.set, deadline=time.monotonic() + 0.02)
+        assert scheduler.queued == 0, "its place is free"
+        gate.opened.set()
+        await first
+        await scheduler.submit(lambda: None)
+        assert not ran.is_set()
+
+    run(test)
+
+
+def test_a_deadline_while_the_work_runs_aborts_it_and_keeps_its_thread_counted() -> None:
+    async def test() -> None:
+        scheduler, gate, aborted = Scheduler(threads=1, max_queue=0), Gate(), threading.Event()
+        with pytest.raises(DeadlineExceededError):
+            await scheduler.submit(gate, deadline=time.monotonic() + 0.05, abort=aborted.set)
+        assert aborted.is_set()
+        assert scheduler.running == 1
+        with pytest.raises(OverloadedError):
+            await scheduler.submit(lambda: None)
+        gate.opened.set()
+        await until(lambda: scheduler.running == 0)
+        assert await scheduler.submit(lambda: 1) == 1
+
+    run(test)
+
+
+def test_a_deadline_that_has_passed_already() -> None:
+    async def test() -> None:
+        scheduler, ran = Scheduler(threads=1, max_queue=0), threading.Event()
+        with pytest.raises(DeadlineExceededError, match="had passed when the request arrived"):
+            await scheduler.submit(ran.set, deadline=time.monotonic() - 1)
+        assert not ran.is_set()
+        with pytest.raises(DeadlineExceededError, match="while the request was queued"):
+            scheduler._run(ran.set, time.monotonic() - 1)
+        assert not ran.is_set()
+
+    run(test)
+
+
+def test_a_caller_that_goes_away_drops_its_work() -> None:
+    async def test() -> None:
+        scheduler, gate = Scheduler(threads=1, max_queue=1), Gate()
+        ran, aborted = threading.Event(), threading.Event()
+        running = asyncio.ensure_future(scheduler.submit(gate, abort=aborted.set))
+        await until(lambda: scheduler.running == 1)
+        queued = asyncio.ensure_future(scheduler.submit(ran.set))
+        await until(lambda: scheduler.queued == 1)
+        for task in (queued, running):
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert aborted.is_set()
+        gate.opened.set()
+        await until(lambda: scheduler.running == 0)
+        assert not ran.is_set()
+
+    run(test)
+
+
+def test_errors_of_abandoned_work_disappear_quietly(caplog: pytest.LogCaptureFixture) -> None:
+    async def test() -> None:
+        scheduler, gate = Scheduler(threads=1, max_queue=0), Gate()
+
+        def fail() -> None:
+            gate()
+            raise ValueError("tensor data that nobody may log")
+
+        with pytest.raises(DeadlineExceededError):
+            await scheduler.submit(fail, deadline=time.monotonic() + 0.02)
+        gate.opened.set()
+        assert await scheduler.close(timeout=5)
+        await asyncio.sleep(0.01)
+
+    run(test)
+    assert caplog.records == []
+
+
+def test_closing_waits_for_what_was_accepted() -> None:
+    async def test() -> None:
+        scheduler, gate = Scheduler(threads=1, max_queue=1), Gate()
+        tasks = [asyncio.ensure_future(scheduler.submit(gate)) for _ in range(2)]
+        await until(lambda: scheduler.running == 1 and scheduler.queued == 1)
+        closing = asyncio.ensure_future(scheduler.close(timeout=10))
+        await asyncio.sleep(0.01)
+        with pytest.raises(OverloadedError, match="shutting down"):
+            await scheduler.submit(lambda: None)
+        gate.opened.set()
+        assert await closing
+        assert await asyncio.gather(*tasks) == ["through"] * 2
+
+    run(test)
+
+
+def test_closing_gives_up_after_the_time_out() -> None:
+    async def test() -> None:
+        scheduler, gate = Scheduler(threads=1, max_queue=1), Gate()
+        running = asyncio.ensure_future(scheduler.submit(gate, abort=gate.opened.set))
+        await until(lambda: scheduler.running == 1)
+        ran = threading.Event()
+        queued = asyncio.ensure_future(scheduler.submit(ran.set))
+        await until(lambda: scheduler.queued == 1)
+        assert not await scheduler.close(timeout=0.02)
+        with pytest.raises(OverloadedError, match="shutting down"):
+            await queued
+        assert await running == "through", "the abort let it end"
+        assert not ran.is_set()
+
+    run(test)
+
+
+@pytest.mark.parametrize(("threads", "max_queue"), [(0, 1), (1, -1)])
+def test_sizes_are_checked(threads: int, max_queue: int) -> None:
+    with pytest.raises(ValueError, match=f"threads={threads} must be at least 1, max_queue={max_queue}"):
+        Scheduler(threads=threads, max_queue=max_queue)
