@@ -22,6 +22,7 @@ from time import time
 from typing import cast
 
 from confonnx.errors import ConfigurationError
+
 from .head import Head, HeadLimits, Rejection, RequestParser
 from .messages import Handler, HttpRequest, HttpResponse, problem
 
@@ -62,7 +63,7 @@ class _State(Enum):
 
 
 class HttpServer:
-    """A listening socket and its connections. Mutable: the set of connections and the bytes that they buffer."""
+    """A listening socket and its connections. Mutable: which connections, and the bytes that they hold."""
 
     def __init__(self, handler: Handler, limits: HttpLimits) -> None:
         """``handler`` answers; ``limits`` hold for every connection."""

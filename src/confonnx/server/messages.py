@@ -72,6 +72,11 @@ def problem(
 
     Two problems of the same status and type are the same bytes, whatever went wrong.
     """
-    document = {"type": problem_type, "title": HTTPStatus(status).phrase, "status": status}
-    body = msgspec.json.encode(document)
-    return HttpResponse(status, {"content-type": PROBLEM_MEDIA_TYPE, **fields}, (body,))
+    return HttpResponse(
+        status, {"content-type": PROBLEM_MEDIA_TYPE, **fields}, (problem_body(status, problem_type),)
+    )
+
+
+def problem_body(status: int, problem_type: str) -> bytes:
+    """The JSON of a problem document (RFC 9457 §3)."""
+    return msgspec.json.encode({"type": problem_type, "title": HTTPStatus(status).phrase, "status": status})

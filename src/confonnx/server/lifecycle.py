@@ -1,0 +1,338 @@
+"""The server as a process: put together, listen, roll keys over, drain, end. One process holds the keys."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from typing import Any
+
+from confonnx.attestation.attest.detect import Attester, detect
+from confonnx.attestation.attest.simulated import SimulatedAttester, measure_installation
+from confonnx.attestation.claims import Tee
+from confonnx.attestation.policy import signers
+from confonnx.attestation.statement import StatementLimits
+from confonnx.errors import ConfigurationError
+from confonnx.keys.ring import KeyRing
+from confonnx.models.repository import ModelFile, load_single, scan_repository
+from confonnx.oip.limits import OipLimits
+from confonnx.runtime.cpus import Threads, available_cpus
+from confonnx.runtime.options import SessionOptions
+from confonnx.runtime.registry import Registry
+from confonnx.runtime.scheduler import Scheduler
+from confonnx.server.app import App, AppOptions
+from confonnx.server.attestation import Attestation, Identity, TokenBucket
+from confonnx.server.auth import Authenticator, Credential, load_credentials
+from confonnx.server.head import HeadLimits
+from confonnx.server.http import HttpLimits, HttpServer
+from confonnx.server.logs import (
+    BackgroundError,
+    Draining,
+    HardeningFailed,
+    KeyRollover,
+    Log,
+    Ready,
+    SettingsWarning,
+    Stopped,
+    Unprotected,
+)
+from confonnx.server.memory import harden_memory, raise_descriptor_limit
+from confonnx.server.metrics import Metrics, MetricsHandler
+from confonnx.server.replay import ReplayCache
+from confonnx.server.routes import Routes
+from confonnx.server.settings import Settings
+
+_KEY_CHECK_SECONDS = 1.0
+_SPARE_DESCRIPTORS = 128  # files, devices, the listeners, threads' wake-up pipes
+_SIMULATED = (
+    "the host can read every request and fake every answer; clients refuse this server unless they say "
+    "--allow-simulated. For protection run it on SGX, TDX, SEV-SNP or Nitro"
+)
+
+
+def serve(settings: Settings, *, warnings: tuple[str, ...] = ()) -> int:
+    """Run a server until SIGTERM or SIGINT, drain it, and give the process's exit status.
+
+    ``warnings`` come from ``load_settings`` and go to the log. Raises ConfigurationError, ModelError and
+    TeeError before anything listens.
+    """
+    log = Log(form=settings.log_format, level=settings.log_level)
+    for measure in harden_memory():
+        log.emit(HardeningFailed(measure=measure))
+    for warning in warnings:
+        log.emit(SettingsWarning(warning=warning))
+    if not raise_descriptor_limit(settings.max_connections + _SPARE_DESCRIPTORS):
+        log.emit(SettingsWarning(warning="--max-connections is over the system's limit of open files"))
+    _silence_hooks(log)
+    _run(_serve(settings, log))
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A server that answers, and the parts of it that its user may want to look at."""
+
+    app: App
+    registry: Registry
+    ring: KeyRing
+    tee: Tee
+    measurement: bytes
+    schemes: tuple[str, ...]
+    http: HttpServer
+    port: int
+    metrics_port: int | None
+
+
+@asynccontextmanager
+async def running(settings: Settings, log: Log) -> AsyncIterator[Running]:
+    """A server of these settings in the running event loop, drained at the end. Raises as :func:`serve`."""
+    parts = _assemble(settings, log)
+    http = HttpServer(parts.app, _http_limits(settings))
+    scrape = HttpServer(MetricsHandler(parts.metrics), HttpLimits(max_connections=16, max_body=0))
+    clockwork: asyncio.Task[None] | None = None
+    try:
+        port = await http.listen(settings.address, settings.http_port, option="--http-port")
+        metrics_port = None
+        if settings.metrics:
+            address = settings.metrics_address or settings.address
+            metrics_port = await scrape.listen(address, settings.metrics_port, option="--metrics-port")
+        parts.metrics.watch("connections", "Open connections.", lambda: http.connections)
+        clockwork = asyncio.create_task(_roll_keys(parts.ring, log))
+        yield Running(
+            app=parts.app,
+            registry=parts.registry,
+            ring=parts.ring,
+            tee=parts.tee,
+            measurement=parts.measurement,
+            schemes=parts.schemes,
+            http=http,
+            port=port,
+            metrics_port=metrics_port,
+        )
+    finally:
+        parts.accepting.clear()
+        await _drain(settings, log, http, parts.scheduler)
+        await scrape.drain(0)
+        if clockwork is not None:
+            clockwork.cancel()
+
+
+async def _serve(settings: Settings, log: Log) -> None:
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: log.emit(_background_error(context.get("exception"))))
+    stop = asyncio.Event()
+    async with running(settings, log) as server:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C ends the loop instead
+                loop.add_signal_handler(number, stop.set)
+        log.emit(_ready(settings, server))
+        await stop.wait()
+
+
+async def _drain(settings: Settings, log: Log, http: HttpServer, scheduler: Scheduler) -> None:
+    timeout = settings.drain_timeout.total_seconds()
+    log.emit(Draining(connections=http.connections, timeout_seconds=timeout))
+    complete = await http.drain(timeout)
+    await scheduler.close(timeout=0)  # whoever waited for its work is gone by now
+    log.emit(Stopped(complete=complete))
+
+
+async def _roll_keys(ring: KeyRing, log: Log) -> None:
+    """Move the ring with the clock, also to end the grace period of old keys."""
+    while True:
+        await asyncio.sleep(_KEY_CHECK_SECONDS)
+        try:
+            if ring.advance(_now()):
+                log.emit(KeyRollover(epoch=ring.epoch))
+        except ConfigurationError as error:  # the clock jumped by years: the keys stay, and are not renewed
+            log.emit(SettingsWarning(warning=str(error)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    app: App
+    registry: Registry
+    ring: KeyRing
+    metrics: Metrics
+    scheduler: Scheduler
+    accepting: asyncio.Event
+    tee: Tee
+    measurement: bytes
+    schemes: tuple[str, ...]
+
+
+def _assemble(settings: Settings, log: Log) -> _Parts:
+    """Everything but sockets; whatever is wrong with settings, models or the TEE comes out here."""
+    authenticator = Authenticator(_credentials(settings))
+    measurement = measure_installation(settings.measured())
+    attester = _attester(settings, measurement)
+    if attester.tee is Tee.SIMULATED:
+        log.emit(Unprotected(advice=_SIMULATED))
+    threads = Threads.plan(
+        available_cpus(), runs=settings.inference_threads, intra_op=settings.intra_op_threads
+    )
+    registry = Registry.load(_model_files(settings), _session_options(settings, threads))
+    ring = KeyRing.generate(now=_now(), lifetime=settings.key_rollover_interval, grace=settings.grace)
+    metrics = Metrics()
+    metrics.watch("key_age_seconds", "Age of the current key.", lambda: ring.age(_now()).total_seconds())
+    scheduler = Scheduler(threads=threads.runs, max_queue=settings.max_queue)
+    accepting = asyncio.Event()
+    accepting.set()
+    version = metadata.version("confonnx")
+    routes = Routes(
+        registry=registry,
+        scheduler=scheduler,
+        metrics=metrics,
+        version=version,
+        timeout=settings.request_timeout.total_seconds(),
+        is_ready=accepting.is_set,
+        limits=OipLimits(),
+    )
+    app = App(
+        ring=ring,
+        attestation=Attestation(
+            ring=ring,
+            identity=_identity(settings, registry, authenticator.schemes, version),
+            attester=attester,
+            bucket=TokenBucket(
+                rate=settings.attestation_rate, burst=settings.attestation_burst, clock=time.monotonic
+            ),
+            now=_now,
+        ),
+        authenticator=authenticator,
+        replays=ReplayCache(window=settings.replay_window, capacity=settings.replay_capacity),
+        routes=routes,
+        metrics=metrics,
+        log=log,
+        now=_now,
+        is_ready=accepting.is_set,
+        options=AppOptions(
+            url_prefix=settings.url_prefix,
+            max_response_bytes=settings.max_response_bytes,
+            pad=not settings.dangerous_no_padding,
+        ),
+    )
+    return _Parts(
+        app, registry, ring, metrics, scheduler, accepting, attester.tee, measurement, authenticator.schemes
+    )
+
+
+def _credentials(settings: Settings) -> tuple[Credential, ...]:
+    key = settings.auth_key
+    return load_credentials(
+        auth_key=None if key is None else key.get_secret_value(), auth_file=settings.auth_file
+    )
+
+
+def _attester(settings: Settings, measurement: bytes) -> Attester:
+    signer = None
+    path = settings.simulated_signing_key_file
+    if path is not None:
+        try:
+            signer = signers(path.read_bytes())[Tee.SIMULATED]
+        except OSError as error:
+            raise ConfigurationError(
+                f"--simulated-signing-key-file {path} cannot be read: {error.strerror}"
+            ) from error
+    simulated = SimulatedAttester(measurement, signer=signer, debug=settings.simulated_debug)
+    return detect(forced=settings.tee, require_tee=settings.require_tee, simulated=simulated)
+
+
+def _model_files(settings: Settings) -> tuple[ModelFile, ...]:
+    libraries = settings.operator_libraries
+    if settings.model_path is not None:
+        return (load_single(settings.model_path, settings.model_name, libraries=libraries),)
+    if settings.model_repository is not None:
+        return scan_repository(settings.model_repository, libraries=libraries)
+    raise ConfigurationError("no model to serve; give --model-path FILE or --model-repository DIRECTORY")
+
+
+def _session_options(settings: Settings, threads: Threads) -> SessionOptions:
+    return SessionOptions(
+        intra_op_threads=threads.intra_op,
+        inter_op_threads=settings.inter_op_threads,
+        execution_mode=settings.execution_mode,
+        graph_optimization=settings.graph_optimization,
+        mem_arena=settings.mem_arena,
+        mem_arena_shrinkage=settings.mem_arena_shrinkage,
+        spinning=settings.spinning,
+        operator_libraries=settings.operator_libraries,
+    )
+
+
+def _identity(settings: Settings, registry: Registry, schemes: tuple[str, ...], version: str) -> Identity:
+    return Identity(
+        models=tuple(model.description for model in registry.models),
+        deployment=settings.deployment,
+        server_version=version,
+        authentication=schemes,
+        limits=StatementLimits(
+            settings.max_request_bytes, settings.max_response_bytes, settings.replay_window
+        ),
+    )
+
+
+def _http_limits(settings: Settings) -> HttpLimits:
+    return HttpLimits(
+        max_connections=settings.max_connections,
+        head=HeadLimits(max_bytes=settings.max_header_bytes),
+        max_body=settings.max_request_bytes,
+        max_buffered=settings.max_buffered_bytes,
+        header_timeout=settings.header_timeout.total_seconds(),
+        idle_timeout=settings.idle_timeout.total_seconds(),
+        transfer_grace=settings.transfer_grace.total_seconds(),
+        min_rate=settings.min_transfer_rate,
+    )
+
+
+def _ready(settings: Settings, server: Running) -> Ready:
+    return Ready(
+        url=f"http://{_host(settings.address)}:{server.port}{settings.url_prefix}/",
+        port=server.port,
+        metrics_port=server.metrics_port,
+        tee=server.tee.value,
+        measurement=server.measurement.hex(),
+        models=tuple(
+            f"{model.description.name}/{model.description.version} sha256:{model.description.digest}"
+            for model in server.registry.models
+        ),
+        authentication=server.schemes,
+    )
+
+
+def _host(address: str) -> str:
+    """What to put into a URL for a listening address."""
+    if address in ("0.0.0.0", "::", ""):  # noqa: S104  compared, not bound
+        return "127.0.0.1"
+    return f"[{address}]" if ":" in address else address
+
+
+def _silence_hooks(log: Log) -> None:
+    """Errors in threads and destructors would be printed with their text, which may hold what was sealed."""
+    sys.unraisablehook = lambda unraisable: log.emit(_background_error(unraisable.exc_value))
+    threading.excepthook = lambda failure: log.emit(_background_error(failure.exc_value))
+
+
+def _background_error(error: object) -> BackgroundError:
+    return BackgroundError(exception=type(error).__name__)
+
+
+def _run(main: Coroutine[Any, Any, None]) -> None:
+    if sys.platform == "win32":
+        asyncio.run(main)
+        return
+    import uvloop  # not on Windows
+
+    uvloop.run(main)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

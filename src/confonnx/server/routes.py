@@ -1,0 +1,247 @@
+"""The Open Inference Protocol inside the seal: from an opened request to the answer that will be sealed.
+
+Nothing of the outer request comes in here, so no outer field can steer what happens inside.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from urllib.parse import unquote
+
+from confonnx.errors import (
+    AuthenticationError,
+    BhttpError,
+    ConfonnxError,
+    DeadlineExceededError,
+    InferenceError,
+    InvalidInputError,
+    ModelNotFoundError,
+    OipError,
+    OverloadedError,
+    ReplayError,
+    TooLargeError,
+)
+from confonnx.ohttp import bhttp
+from confonnx.oip import binary, messages
+from confonnx.oip.limits import OipLimits
+from confonnx.oip.values import Value, check_inputs
+from confonnx.runtime.registry import LoadedModel, Registry
+from confonnx.runtime.scheduler import Scheduler
+from confonnx.runtime.session import Abort
+from confonnx.server.messages import Buffer
+from confonnx.server.metrics import Metrics, Outcome
+
+JSON = "application/json"
+SERVER_NAME = "confonnx"
+
+_SMALL = 65536
+"""Bytes of a body that is parsed on the event loop; parsing a larger one would hold up other connections."""
+
+# The one place where errors become statuses; the first that fits. The client's table is its mirror image.
+_STATUSES: tuple[tuple[type[ConfonnxError], int, Outcome], ...] = (
+    (AuthenticationError, 401, Outcome.UNAUTHENTICATED),
+    (ModelNotFoundError, 404, Outcome.NOT_FOUND),
+    (TooLargeError, 413, Outcome.INVALID),
+    (OipError, 400, Outcome.INVALID),
+    (BhttpError, 400, Outcome.INVALID),
+    (InvalidInputError, 400, Outcome.INVALID),
+    (ReplayError, 400, Outcome.STALE),
+    (OverloadedError, 503, Outcome.OVERLOADED),
+    (DeadlineExceededError, 504, Outcome.DEADLINE),
+    (InferenceError, 500, Outcome.FAILED),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer before sealing; ``model``, ``version`` and ``outcome`` are for the metrics."""
+
+    status: int
+    body: tuple[Buffer, ...] = field(repr=False)
+    content_type: str = JSON
+    fields: bhttp.Fields = ()
+    model: str = ""
+    version: str = ""
+    outcome: Outcome = Outcome.OK
+
+
+def error_reply(error: ConfonnxError) -> Reply:
+    """The answer to a request that failed as expected: the protocol's ``{"error": …}``."""
+    for kind, status, outcome in _STATUSES:
+        if isinstance(error, kind):
+            waits = (("retry-after", str(error.retry_after)),) if isinstance(error, OverloadedError) else ()
+            return Reply(status, (messages.encode_error(str(error)),), fields=waits, outcome=outcome)
+    raise error
+
+
+def plain_error(
+    status: int, text: str, *, fields: bhttp.Fields = (), outcome: Outcome = Outcome.INVALID
+) -> Reply:
+    """An error of a status that no exception stands for."""
+    return Reply(status, (messages.encode_error(text),), fields=fields, outcome=outcome)
+
+
+class Routes:
+    """Answers opened requests from the loaded models."""
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        scheduler: Scheduler,
+        metrics: Metrics,
+        version: str,
+        timeout: float,
+        is_ready: Callable[[], bool],
+        limits: OipLimits,
+    ) -> None:
+        """``timeout`` (seconds) bounds an inference, queue included; ``is_ready`` is false while draining."""
+        self._registry = registry
+        self._scheduler = scheduler
+        self._metrics = metrics
+        self._timeout = timeout
+        self._is_ready = is_ready
+        self._limits = limits
+        self._server = messages.ServerMetadata(SERVER_NAME, version).encode()
+        names = dict.fromkeys(model.description.name for model in registry.models)
+        self._models = messages.encode_model_list(names)
+        self._metadata = {_key(model): _metadata(model, registry) for model in registry.models}
+
+    async def answer(self, request: bhttp.Request) -> Reply:
+        """The answer to one opened, authenticated request. Raises the errors that ``error_reply`` takes."""
+        segments = [unquote(segment) for segment in request.path.partition("?")[0].split("/")[1:]]
+        if len(segments) > 1 and segments[-1] == "":
+            segments.pop()  # the protocol's own documents write both /v2 and /v2/
+        match segments:
+            case ["v2", "models", name, "infer"]:
+                return await self._infer(name, None, request)
+            case ["v2", "models", name, "versions", version, "infer"]:
+                return await self._infer(name, version, request)
+        body = self._document(segments)
+        if body is None:
+            return plain_error(
+                404,
+                "no such resource; this server speaks the Open Inference Protocol v2",
+                outcome=Outcome.NOT_FOUND,
+            )
+        return _method_error(request, "GET") or Reply(200, (body,))
+
+    def _document(self, segments: list[str]) -> bytes | None:
+        """What GET gives for a path, or None where there is nothing."""
+        match segments:
+            case ["v2"]:
+                return self._server
+            case ["v2", "health", "live"]:
+                return messages.encode_health(True)
+            case ["v2", "health", "ready"]:
+                return messages.encode_health(self._is_ready())
+            case ["v2", "models"]:
+                return self._models
+            case ["v2", "models", name]:
+                return self._metadata[_key(self._registry.find(name))]
+            case ["v2", "models", name, "versions", version]:
+                return self._metadata[_key(self._registry.find(name, version))]
+            case ["v2", "models", name, "ready"]:
+                return self._model_ready(name, None)
+            case ["v2", "models", name, "versions", version, "ready"]:
+                return self._model_ready(name, version)
+        return None
+
+    def _model_ready(self, name: str, version: str | None) -> bytes:
+        model = self._registry.find(name, version)
+        return messages.encode_model_ready(model.description.name, ready=self._is_ready())
+
+    async def _infer(self, name: str, version: str | None, request: bhttp.Request) -> Reply:
+        model = self._registry.find(name, version)
+        try:
+            refusal = _method_error(request, "POST")
+            reply = refusal or await self._run(model, request)
+        except ConfonnxError as error:
+            reply = error_reply(error)
+        return replace(reply, model=model.description.name, version=model.description.version)
+
+    async def _run(self, model: LoadedModel, request: bhttp.Request) -> Reply:
+        """Parse, infer, encode: small and short work here and now, the rest on the pool."""
+        header_length = _header_length(request)
+        if len(request.body) > _SMALL:
+            return await self._on_pool(
+                lambda abort: self._complete(model, self._parse(model, request, header_length), abort)
+            )
+        question = self._parse(model, request, header_length)
+        if model.runs_inline(question.inputs):
+            return self._complete(model, question, None)
+        return await self._on_pool(lambda abort: self._complete(model, question, abort))
+
+    async def _on_pool(self, work: Callable[[Abort], Reply]) -> Reply:
+        abort = Abort()
+        submitted = time.monotonic()
+
+        def run() -> Reply:
+            self._metrics.queue_seconds.observe(time.monotonic() - submitted)
+            return work(abort)
+
+        return await self._scheduler.submit(run, deadline=submitted + self._timeout, abort=abort)
+
+    def _parse(self, model: LoadedModel, request: bhttp.Request, header_length: int | None) -> _Question:
+        specs = model.description.inputs
+        parsed = binary.parse_infer_request(
+            request.body,
+            header_length=header_length,
+            limits=self._limits,
+            raw_input=specs[0] if len(specs) == 1 else None,
+        )
+        inputs = check_inputs({item.name: item.value for item in parsed.inputs}, specs, convert=False)
+        return _Question(parsed, inputs)
+
+    def _complete(self, model: LoadedModel, question: _Question, abort: Abort | None) -> Reply:
+        with self._metrics.inference_seconds.time():
+            wanted = [output.name for output in question.request.outputs]
+            values = model.session.run(question.inputs, wanted, abort=abort)
+            description = model.description
+            types = {spec.name: spec.type for spec in description.outputs}
+            outputs = tuple(messages.InferOutput(name, types[name], value) for name, value in values.items())
+            response = messages.InferResponse(description.name, description.version, outputs)
+            encoded = binary.encode_infer_response(response, question.request)
+        fields: bhttp.Fields = ()
+        if encoded.header_length is not None:
+            fields = ((binary.HEADER_LENGTH_FIELD, str(encoded.header_length)),)
+        return Reply(200, tuple(encoded.parts), encoded.content_type, fields)
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """An inference request whose inputs are what the model takes."""
+
+    request: messages.InferRequest = field(repr=False)
+    inputs: Mapping[str, Value] = field(repr=False)
+
+
+def _method_error(request: bhttp.Request, method: str) -> Reply | None:
+    if request.method == method:
+        return None
+    return plain_error(405, f"this resource takes {method} only", fields=(("allow", method),))
+
+
+def _header_length(request: bhttp.Request) -> int | None:
+    text = request.field(binary.HEADER_LENGTH_FIELD)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+        raise OipError(f"{binary.HEADER_LENGTH_FIELD} is no number of bytes")
+    return int(text)
+
+
+def _metadata(model: LoadedModel, registry: Registry) -> bytes:
+    description = model.description
+    versions = tuple(
+        other.description.version for other in registry.models if other.description.name == description.name
+    )
+    return messages.ModelMetadata(
+        description.name, description.inputs, description.outputs, versions
+    ).encode()
+
+
+def _key(model: LoadedModel) -> tuple[str, str]:
+    return model.description.name, model.description.version

@@ -1,0 +1,447 @@
+"""Every option of the server, once: as command line option, environment variable and key of a TOML file.
+
+The field ``http_port`` is the option ``--http-port``, the variable ``CONFONNX_HTTP_PORT`` and the TOML key
+``http_port``. The command line wins over the environment, that over the file, that over the default.
+``cli_options`` gives the parameters of a typer command, so that no option is ever listed twice.
+
+Fields marked ``measured`` decide about security. They enter the simulated measurement (``--enclave-hash``),
+and a hardware TEE's manifest or measured command line has to hold them just so.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import os
+import tomllib
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import typer
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from confonnx.attestation.canonical_json import Json
+from confonnx.attestation.claims import Tee
+from confonnx.errors import ConfigurationError
+from confonnx.runtime.options import ExecutionMode, GraphOptimization
+from confonnx.server.logs import LogFormat, LogLevel
+from confonnx.server.quantities import ByteSize, Duration, show_duration, show_size
+
+T = TypeVar("T")
+
+PREFIX = "CONFONNX_"
+CONFIG_VARIABLE = "CONFONNX_CONFIG"
+# Variables of the client's commands, which may well be set beside ours.
+_OTHER_VARIABLES = frozenset({CONFIG_VARIABLE, "CONFONNX_URL", "CONFONNX_SHARED"})
+_VAULT_HINT = "keys from Azure Key Vault are not supported yet, so this server makes its own"
+_RETIRED = frozenset({f"{PREFIX}USE_AKV", f"{PREFIX}USE_MODEL_KEY_PROVISIONING"})
+_NO_SHARED_KEYS = "has no effect until a shared key source is configured"
+_IDLE = {
+    "key_sync_interval": _NO_SHARED_KEYS,
+    "key_error_retry_interval": _NO_SHARED_KEYS,
+    "num_http_threads": "has no effect: one event loop serves all connections (see --inference-threads)",
+}
+
+_POSITIVE = (
+    *("max_request_bytes", "max_response_bytes", "max_buffered_bytes", "max_connections", "max_header_bytes"),
+    *("min_transfer_rate", "replay_capacity", "attestation_rate", "attestation_burst"),
+    *("inference_threads", "intra_op_threads", "inter_op_threads"),
+)
+_LONGER_THAN_ZERO = (
+    *("header_timeout", "idle_timeout", "transfer_grace", "request_timeout", "replay_window"),
+    "key_rollover_interval",
+)
+
+Panel = Literal["Models", "Network", "Access", "TEE", "Keys", "Limits", "Runtime", "Operation"]
+
+
+def _option(default: T, text: str, panel: Panel, *, measured: bool = False) -> T:
+    """A field. ``measured``: its value is part of what evidence shows."""
+    extra: dict[str, object] = {"panel": panel, "measured": measured}
+    result: T = Field(default, description=text, json_schema_extra=extra, validate_default=False)  # type: ignore[call-overload]
+    return result
+
+
+def _split_paths(value: object) -> object:
+    return tuple(part for part in value.split(os.pathsep) if part) if isinstance(value, str) else value
+
+
+class Settings(BaseSettings):
+    """The options of one server. Made by :func:`load_settings`; frozen."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=False
+    )
+
+    model_path: Path | None = _option(
+        None, "The ONNX file to serve, or a directory that holds it with its external data.", "Models"
+    )
+    model_repository: Path | None = _option(
+        None, "A directory of models, NAME/VERSION/model.onnx or NAME.onnx; all are served.", "Models"
+    )
+    model_name: str | None = _option(
+        None, "Name of the model of --model-path; default: the file's name.", "Models"
+    )
+    operator_libraries: Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_split_paths)] = _option(
+        (),
+        f"Custom operator libraries, separated by {os.pathsep!r}: native code that runs inside the TEE. They "
+        "count in the models' digests.",
+        "Models",
+    )
+
+    address: str = _option("0.0.0.0", "Address to listen on.", "Network")  # noqa: S104  the ancestor's default
+    http_port: int = _option(8888, "Port to listen on; 0 lets the system choose.", "Network")
+    url_prefix: str = _option(
+        "", "Path prefix under which an ingress shows this server, such as /mymodel.", "Network"
+    )
+    metrics: bool = _option(
+        True,
+        "Offer Prometheus metrics. They tell the host which model is asked how often.",
+        "Network",
+        measured=True,
+    )
+    metrics_port: int = _option(8082, "Port of /metrics; 0 lets the system choose.", "Network")
+    metrics_address: str | None = _option(None, "Address of /metrics; default: that of --address.", "Network")
+
+    auth_key: SecretStr | None = _option(
+        None,
+        "One API key that clients must know. Better in CONFONNX_AUTH_KEY, or as a hash in --auth-file.",
+        "Access",
+    )
+    auth_file: Path | None = _option(
+        None, "File with hashes of API keys and passwords, made by `confonnx hash-credential`.", "Access"
+    )
+
+    tee: Tee | None = _option(None, "The TEE to attest with; default: the one that is found.", "TEE")
+    require_tee: bool = _option(False, "Refuse to start without a hardware TEE.", "TEE")
+    simulated_debug: bool = _option(
+        False, "Mark simulated evidence as that of a debug TEE.", "TEE", measured=True
+    )
+    simulated_signing_key_file: Path | None = _option(
+        None, "Public key (PEM) that simulated evidence shows as the signer of the code.", "TEE"
+    )
+    deployment: str = _option(
+        "", "Identity of this deployment; attested, and clients' policies may ask for it.", "TEE"
+    )
+
+    key_rollover_interval: Duration = _option(
+        timedelta(hours=24), "How long a key is used before the next one takes over.", "Keys", measured=True
+    )
+    key_grace: Duration | None = _option(
+        None,
+        "How long the previous key still opens requests; default: 1h, or the interval if shorter.",
+        "Keys",
+        measured=True,
+    )
+    key_sync_interval: Duration | None = _option(
+        None,
+        "How often keys are fetched from a shared key source. No effect yet: there is no such source.",
+        "Keys",
+    )
+    key_error_retry_interval: Duration | None = _option(
+        None, "How soon a failed fetch from a shared key source is repeated. No effect yet.", "Keys"
+    )
+
+    max_request_bytes: ByteSize = _option(128 << 20, "Largest sealed request.", "Limits")
+    max_response_bytes: ByteSize = _option(128 << 20, "Largest sealed response.", "Limits")
+    max_buffered_bytes: ByteSize = _option(
+        512 << 20, "All requests together that are held in memory.", "Limits"
+    )
+    max_connections: int = _option(1000, "Open connections.", "Limits")
+    max_header_bytes: ByteSize = _option(16 << 10, "Largest head of a request.", "Limits")
+    header_timeout: Duration = _option(timedelta(seconds=10), "Time for the head of a request.", "Limits")
+    idle_timeout: Duration = _option(
+        timedelta(seconds=75), "Time between requests of one connection.", "Limits"
+    )
+    transfer_grace: Duration = _option(
+        timedelta(seconds=20), "Time after which a body must keep --min-transfer-rate.", "Limits"
+    )
+    min_transfer_rate: ByteSize = _option(
+        64 << 10, "Bytes a second that a client must send and read at least, on average.", "Limits"
+    )
+    request_timeout: Duration = _option(timedelta(seconds=60), "Time for the answer to a request.", "Limits")
+    max_queue: int = _option(
+        256, "Requests that may wait for an inference thread; more are refused.", "Limits"
+    )
+    replay_window: Duration = _option(
+        timedelta(minutes=2),
+        "How far a request's date may be from the server's clock.",
+        "Limits",
+        measured=True,
+    )
+    replay_capacity: int = _option(
+        1_000_000,
+        "Requests remembered against replay, some 100 bytes each; when full, requests are refused.",
+        "Limits",
+    )
+    attestation_rate: int = _option(20, "Fresh attestations a second.", "Limits")
+    attestation_burst: int = _option(50, "Fresh attestations at once.", "Limits")
+    dangerous_no_padding: bool = _option(
+        False, "Do not pad answers: their exact sizes show on the network.", "Limits", measured=True
+    )
+
+    inference_threads: int | None = _option(
+        None, "Requests that run at once; default: by the processors.", "Runtime"
+    )
+    intra_op_threads: int | None = _option(
+        None, "Threads of one operator; default: by the processors.", "Runtime"
+    )
+    inter_op_threads: int = _option(1, "Threads for branches of a graph, with parallel execution.", "Runtime")
+    execution_mode: ExecutionMode = _option(
+        ExecutionMode.SEQUENTIAL, "How branches of a graph run.", "Runtime"
+    )
+    graph_optimization: GraphOptimization = _option(
+        GraphOptimization.ALL, "How far onnxruntime rewrites graphs.", "Runtime"
+    )
+    mem_arena: bool = _option(True, "Keep freed memory for the next run.", "Runtime")
+    mem_arena_shrinkage: bool = _option(False, "Give unused memory back after each run.", "Runtime")
+    spinning: bool = _option(False, "Let idle threads of onnxruntime spin.", "Runtime")
+    num_http_threads: int | None = _option(
+        None, "Has no effect: one event loop serves all connections. See --inference-threads.", "Runtime"
+    )
+
+    log_level: LogLevel = _option(LogLevel.INFO, "From which severity on to log.", "Operation")
+    log_format: LogFormat = _option(LogFormat.TEXT, "How to log, on standard error.", "Operation")
+    drain_timeout: Duration = _option(
+        timedelta(seconds=30),
+        "Time for requests in flight to finish when the server is told to stop.",
+        "Operation",
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The constructor's arguments, then the environment; nothing is read that nobody named."""
+        return init_settings, env_settings
+
+    @field_validator("http_port", "metrics_port")
+    @classmethod
+    def _check_port(cls, value: int) -> int:
+        if not 0 <= value <= 65535:
+            raise ValueError("expected a port from 0 to 65535")
+        return value
+
+    @field_validator(*_POSITIVE)
+    @classmethod
+    def _check_positive(cls, value: int | None) -> int | None:
+        if value is not None and value < 1:
+            raise ValueError("expected at least 1")
+        return value
+
+    @field_validator(*_LONGER_THAN_ZERO)
+    @classmethod
+    def _check_duration(cls, value: timedelta) -> timedelta:
+        if value <= timedelta(0):
+            raise ValueError("expected more than 0")
+        return value
+
+    @field_validator("max_queue")
+    @classmethod
+    def _check_queue(cls, value: int) -> int:
+        if value < 0:
+            raise ValueError("expected 0 or more")
+        return value
+
+    @field_validator("auth_key")
+    @classmethod
+    def _check_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value():
+            raise ValueError("is empty: give a key, or leave it out to serve everybody")
+        return value
+
+    @field_validator("url_prefix")
+    @classmethod
+    def _check_prefix(cls, value: str) -> str:
+        prefix = value.rstrip("/")
+        if prefix and (not prefix.startswith("/") or not prefix.isascii() or set(prefix) & set("?#% ")):
+            raise ValueError("expected a path such as /mymodel")
+        return prefix
+
+    @property
+    def grace(self) -> timedelta:
+        """``key_grace``, or its default."""
+        return (
+            min(timedelta(hours=1), self.key_rollover_interval) if self.key_grace is None else self.key_grace
+        )
+
+    def measured(self) -> dict[str, Json]:
+        """The security-relevant options, for ``attest.simulated.measure_installation``."""
+        values: dict[str, object] = {
+            name: getattr(self, name)
+            for name, info in type(self).model_fields.items()
+            if _extra(info)["measured"]
+        }
+        values["key_grace"] = self.grace
+        return {name: _json(value) for name, value in values.items()}
+
+
+def load_settings(
+    options: Mapping[str, object], *, config: Path | None = None
+) -> tuple[Settings, tuple[str, ...]]:
+    """The settings, and warnings for their user.
+
+    ``options`` are the command line's, by field name; ``None`` means not given. ``config`` is a TOML file, by
+    default the one that ``CONFONNX_CONFIG`` names. Raises ConfigurationError that says which option, variable
+    or key is wrong, and never shows a secret.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    path = config or (Path(os.environ[CONFIG_VARIABLE]) if os.environ.get(CONFIG_VARIABLE) else None)
+    table = _read_toml(path) if path is not None else {}
+    in_environment = {name.upper() for name in os.environ}
+    below = {name: value for name, value in table.items() if _variable(name) not in in_environment}
+    try:
+        settings = Settings(**{**below, **given})  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise ConfigurationError(_explain(error, given, below, path)) from None
+    _check_together(settings)
+    return settings, (*_environment_warnings(), *_idle_options(settings))
+
+
+def cli_options() -> list[inspect.Parameter]:
+    """Keyword-only parameters of a typer command, one for each field and ``config``; all default to ``None``.
+
+    Values other than flags stay text: :func:`load_settings` parses all three sources alike.
+    """
+    config = _parameter(
+        "config", Path | None, "--config", "A TOML file with these options as keys.", "Operation", None
+    )
+    return [*(_field_parameter(name, info) for name, info in Settings.model_fields.items()), config]
+
+
+def _field_parameter(name: str, info: FieldInfo) -> inspect.Parameter:
+    flag = f"--{name.replace('_', '-')}"
+    is_flag = info.annotation is bool
+    declared = f"{flag}/--no-{flag[2:]}" if is_flag else flag
+    annotation = bool | None if is_flag else str | None
+    panel = str(_extra(info)["panel"])
+    return _parameter(name, annotation, declared, info.description or "", panel, _shown_default(info.default))
+
+
+def _parameter(
+    name: str, annotation: object, flag: str, text: str, panel: str, default: str | None
+) -> inspect.Parameter:
+    option = typer.Option(flag, help=text, rich_help_panel=panel, show_default=default or False)
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[annotation, option]
+    )
+
+
+def _shown_default(value: object) -> str | None:
+    if isinstance(value, timedelta):
+        return show_duration(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return show_size(value) if value >= 1 << 10 and value % (1 << 10) == 0 else str(value)
+    return str(value) if isinstance(value, str) and value else None
+
+
+def _read_toml(path: Path) -> dict[str, object]:
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"settings file {path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"settings file {path} is not TOML: {error}") from error
+    for name in table:
+        if name not in Settings.model_fields:
+            raise ConfigurationError(f"settings file {path} has the unknown key {name!r}{_near(name)}")
+    return table
+
+
+def _explain(
+    error: ValidationError, given: Mapping[str, object], below: Mapping[str, object], path: Path | None
+) -> str:
+    lines = []
+    for item in error.errors(include_url=False, include_input=False, include_context=False):
+        name = str(item["loc"][0]) if item["loc"] else "?"
+        if name in given:
+            source = f"--{name.replace('_', '-')}"
+        elif name in below:
+            source = f"{name} in {path}"
+        else:
+            source = _variable(name)
+        lines.append(f"{source}: {item['msg'].removeprefix('Value error, ')}{_found(name, given, below)}")
+    return "\n".join(lines)
+
+
+def _found(name: str, given: Mapping[str, object], below: Mapping[str, object]) -> str:
+    if name == "auth_key":
+        return ""
+    environment = {key.upper(): value for key, value in os.environ.items()}
+    value = given.get(name, below.get(name, environment.get(_variable(name))))
+    return f"; found {value!r}"
+
+
+def _check_together(settings: Settings) -> None:
+    """Rules about more than one option."""
+    if settings.model_path is not None and settings.model_repository is not None:
+        raise ConfigurationError("--model-path and --model-repository exclude each other; give one of them")
+    if settings.model_name is not None and settings.model_path is None:
+        raise ConfigurationError("--model-name names the model of --model-path, which is not given")
+    if settings.max_buffered_bytes < settings.max_request_bytes:
+        raise ConfigurationError(
+            f"--max-buffered-bytes is {settings.max_buffered_bytes}, less than --max-request-bytes, "
+            f"{settings.max_request_bytes}"
+        )
+    if settings.require_tee and settings.tee is Tee.SIMULATED:
+        raise ConfigurationError("--require-tee and --tee simulated contradict each other")
+    if settings.grace > settings.key_rollover_interval:
+        raise ConfigurationError(
+            "--key-grace is longer than --key-rollover-interval; make it as long at most"
+        )
+
+
+def _environment_warnings() -> list[str]:
+    """A word for each CONFONNX_ variable that nothing reads: a misspelt one would silently do nothing."""
+    known = {_variable(name) for name in Settings.model_fields} | _OTHER_VARIABLES
+    warnings = []
+    for name in sorted(name.upper() for name in os.environ if name.upper().startswith(PREFIX)):
+        if name in _RETIRED or name.startswith(f"{PREFIX}AKV_"):
+            warnings.append(f"{name}: {_VAULT_HINT}")
+        elif name not in known:
+            hint = _near(name.removeprefix(PREFIX).lower(), variable=True)
+            warnings.append(f"{name}: unknown variable, ignored{hint}")
+    return warnings
+
+
+def _idle_options(settings: Settings) -> list[str]:
+    """A word for each option that was given and does nothing."""
+    return [
+        f"--{name.replace('_', '-')} {reason}"
+        for name, reason in _IDLE.items()
+        if getattr(settings, name) is not None
+    ]
+
+
+def _near(name: str, *, variable: bool = False) -> str:
+    matches = difflib.get_close_matches(name, Settings.model_fields, n=1, cutoff=0.7)
+    if not matches:
+        return ""
+    return f"; did you mean {_variable(matches[0]) if variable else repr(matches[0])}?"
+
+
+def _variable(name: str) -> str:
+    return f"{PREFIX}{name.upper()}"
+
+
+def _extra(info: FieldInfo) -> dict[str, object]:
+    assert isinstance(info.json_schema_extra, dict)
+    return dict(info.json_schema_extra)
+
+
+def _json(value: object) -> Json:
+    if isinstance(value, timedelta):
+        return int(value.total_seconds() * 1000)  # milliseconds: canonical JSON has no fractions
+    assert isinstance(value, bool | int | str)
+    return value
