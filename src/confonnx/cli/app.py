@@ -3,32 +3,70 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from importlib import metadata
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from importlib import import_module, metadata
+from importlib.util import find_spec
+from typing import Annotated, Final
 
 import typer
 
-from confonnx.cli.create_test_inputs import create_test_inputs
-from confonnx.cli.demo import demo
-from confonnx.cli.hash_credential import hash_credential
-from confonnx.cli.hash_model import hash_model
-from confonnx.cli.inspect import inspect
-from confonnx.cli.measure import measure
-from confonnx.cli.model_info import model_info
 from confonnx.cli.outcome import report
-from confonnx.cli.predict import predict, spread_values
-from confonnx.cli.serve import serve
-from confonnx.cli.verify import verify
-from confonnx.errors import ConfonnxError
+from confonnx.cli.predict import spread_values
+from confonnx.errors import ConfigurationError, ConfonnxError
 
-app = typer.Typer(
-    name="confonnx",
-    help="Confidential ONNX inference: sealed requests to attested servers.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,  # a traceback with local variables would print decrypted data
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+#: The verbs, by the heading that ``--help`` shows them under. Each is the function of its name in the module
+#: of its name: imported when it is used, since a client has no server installed, nor need wait for one to load.
+VERBS: Final = {
+    "Server": ("serve", "measure", "hash-credential"),
+    "Client": ("predict", "verify", "inspect"),
+    "Models": ("hash-model", "model-info", "create-test-inputs"),
+    "Try it": ("demo",),
+}
+_NEED_SERVER: Final = frozenset({*VERBS["Server"], *VERBS["Try it"]})
+_SERVER_MODULES: Final = ("httptools", "onnxruntime", "prometheus_client", "pydantic_settings", "structlog")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line (``sys.argv`` without ``arguments``) and exit with its status."""
+    words = spread_values(list(sys.argv[1:] if arguments is None else arguments))
+    try:
+        build(words[0] if words else None)(words, prog_name="confonnx")
+    except ConfonnxError as error:
+        sys.exit(report(error))
+
+
+def build(wanted: str | None = None) -> typer.Typer:
+    """The command with the one verb ``wanted``, or with all verbs if it is none of them (``--help``).
+
+    Raises :class:`ConfigurationError` when ``wanted`` needs the server, and that is not installed.
+    """
+    app = typer.Typer(
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,  # a traceback with local variables would print decrypted data
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_root)
+    missing = [module for module in _SERVER_MODULES if find_spec(module) is None]
+    known = any(wanted in verbs for verbs in VERBS.values())
+    for panel, verbs in VERBS.items():
+        for verb in verbs:
+            if known and verb != wanted:
+                continue
+            if missing and verb in _NEED_SERVER:
+                if known:
+                    raise ConfigurationError(
+                        f"`confonnx {verb}` needs the server, which is not installed: pip install "
+                        f"'confonnx[server]' (missing: {', '.join(missing)})"
+                    )
+                continue
+            app.command(verb, rich_help_panel=panel)(_function(verb))
+    return app
+
+
+def _function(verb: str) -> Callable[..., None]:
+    name = verb.replace("-", "_")
+    function: Callable[..., None] = getattr(import_module(f"confonnx.cli.{name}"), name)
+    return function
 
 
 def _print_version(wanted: bool) -> None:
@@ -37,32 +75,12 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _root(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
     """Confidential ONNX inference: sealed requests to attested servers."""
-
-
-for _panel, _verbs in {
-    "Server": (serve, measure, hash_credential),
-    "Client": (predict, verify, inspect),
-    "Models": (hash_model, model_info, create_test_inputs),
-    "Try it": (demo,),
-}.items():
-    for _verb in _verbs:
-        app.command(rich_help_panel=_panel)(_verb)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line (``sys.argv`` without ``arguments``) and exit with its status."""
-    words = spread_values(list(sys.argv[1:] if arguments is None else arguments))
-    try:
-        app(words, prog_name="confonnx")
-    except ConfonnxError as error:
-        sys.exit(report(error))
 
 
 def run_verb(verb: str) -> None:

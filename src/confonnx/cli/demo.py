@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
@@ -37,7 +37,7 @@ def demo() -> None:
     digits = resources.files("confonnx.cli") / "digits"
     with resources.as_file(digits) as directory:
         model, images, labels = directory / "digits.onnx", *_test_set(directory / "digits_test.npz")
-        enclave_hash = measure_server(["--model-path", str(model)]).hex()
+        enclave_hash = measure_server({}).hex()
         model_hash = model_digest(model)
         _heading("A server starts, in a process of its own")
         with _server(model) as port, NetworkObserver(port) as observer:
@@ -63,23 +63,28 @@ def _verify(client: Client, enclave_hash: str, model_hash: str) -> None:
     keys = client.verify()
     _line(f"code   {enclave_hash}  as measured here")
     _line(f"model  {model_hash}  as hashed here")
-    _line(f"the evidence binds both, and a key made for sealing, valid until {keys.valid_until:%H:%M:%S} UTC")
+    _line(f"the evidence binds both, and a key made for sealing, valid until {keys.valid_until:%Y-%m-%d %H:%M} UTC")
 
 
 def _classify(client: Client, images: Array, labels: Array) -> bool:
     _heading("Sealed predictions")
     shown = [np.flatnonzero(labels == digit)[0] for digit in range(_SHOWN)]
-    predicted = [int(client.predict({"image": images[[index]]})["digit"][0]) for index in shown]
+    predicted = [_digits(client, images[[index]])[0] for index in shown]
     for start in range(0, _SHOWN, _A_ROW):
         row = slice(start, start + _A_ROW)
         _draw(images[shown[row]], predicted[row])
-    answers = client.predict({"image": images})["digit"]
-    accuracy = float(np.mean(answers == labels))
+    accuracy = float(np.mean(_digits(client, images) == labels))
     _line(f"{accuracy:.1%} of {len(labels)} test images read correctly")
     return accuracy > 0.9
 
 
-def _draw(images: Array, predicted: list[int]) -> None:
+def _digits(client: Client, images: Array) -> Array:
+    digits = client.predict({"image": images})["digit"]
+    assert isinstance(digits, np.ndarray)
+    return digits
+
+
+def _draw(images: Array, predicted: Sequence[int]) -> None:
     for rows in images.swapaxes(0, 1):
         _line("   ".join("".join(_shade(grey) * 2 for grey in row) for row in rows))
     _line("   ".join(f"predicted: {digit}".ljust(16) for digit in predicted))

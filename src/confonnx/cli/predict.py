@@ -101,7 +101,7 @@ def predict(
     ) as client:
         if verbose:
             keys = client.verify()
-            _say(f"Verified until {keys.valid_until:%H:%M:%S} UTC: {keys.claims.tee}")
+            _say(f"Verified until {keys.valid_until:%Y-%m-%d %H:%M:%S} UTC: {keys.claims.tee}")
             _say("Inputs:", inputs)
         outputs = client.predict(inputs, model=model, version=version, outputs=output)
     if verbose:
