@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -87,6 +88,23 @@ def test_threads_over_http() -> None:
         assert fields["accept-encoding"] == "identity"
         assert fields["user-agent"] == "confonnx"
         assert "sealed-key" not in repr(request)
+
+
+def test_nothing_secret_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Not even by the HTTP library, at its most talkative."""
+    server = now_server()
+    canary = 123456789.0
+    with (
+        caplog.at_level(logging.DEBUG),
+        over_http(server) as url,
+        Client(
+            f"{url}/mymodel", policy=policy(), auth_key="sealed-key", ingress_auth="ingress-key"
+        ) as client,
+    ):
+        client.predict({"a": [canary], "b": [canary]})
+    assert "/mymodel/ohttp" in caplog.text  # it did log
+    for secret in ("sealed-key", "ingress-key", "123456"):
+        assert secret not in caplog.text
 
 
 def test_tasks_over_http() -> None:
