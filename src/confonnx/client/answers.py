@@ -37,8 +37,7 @@ _MAX_RETRY_AFTER = 24 * 60 * 60
 
 
 def check_answer(request: HttpRequest, response: HttpResponse) -> None:
-    """Returns only for a 200 of the media type that ``request`` accepts; otherwise raises what the answer
-    means."""
+    """Returns for a 200 of the media type that ``request`` accepts; else raises what the answer means."""
     if response.status != 200 or response.media_type != request.accept:
         raise _outer_error(request, response)
 
@@ -71,8 +70,7 @@ def is_date_problem(response: bhttp.Response) -> bool:
 
 
 def sealed_date(response: bhttp.Response) -> datetime:
-    """The server's clock according to a sealed answer, aware UTC. Raises ReplayError where it does not
-    say."""
+    """The server's clock by a sealed answer, aware UTC. Raises ReplayError where it does not say."""
     try:
         date = parsedate_to_datetime(response.field("date") or "")
         if date.tzinfo is not None:  # None is "-0000": a date of unknown zone (RFC 5322 §3.3)
@@ -90,8 +88,7 @@ def date_error() -> ReplayError:
 
 
 def sealed_error(response: bhttp.Response, *, inference: bool) -> ConfonnxError:
-    """The error for a sealed answer whose status is not 200. ``inference``: whether a prediction was asked
-    for."""
+    """The error for a sealed answer whose status is not 200. ``inference``: it answers a prediction."""
     text = _sealed_text(response)
     match response.status:
         case 400 | 422:

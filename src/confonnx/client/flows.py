@@ -243,8 +243,10 @@ def attestation_request(nonce: bytes) -> HttpRequest:
 
 
 def read_bundle(request: HttpRequest, response: HttpResponse) -> bundle.Bundle:
-    """The bundle in the answer to `attestation_request`, not verified. Raises BundleError, NotConfonnxError
-    and others."""
+    """The bundle in the answer to `attestation_request`, not verified.
+
+    Raises BundleError, and what `answers.check_answer` raises.
+    """
     answers.check_answer(request, response)
     return bundle.parse_bundle(bytes(response.body))
 

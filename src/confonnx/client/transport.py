@@ -76,8 +76,7 @@ class HttpTransport:
             )
 
     def send(self, request: HttpRequest, *, timeout: float | None) -> HttpResponse:
-        """See `Transport.send`. A slow sender is cut off at ``timeout``, or at worst after twice that
-        time."""
+        """See `Transport.send`. A slow sender is cut off at ``timeout``, at worst after twice that time."""
         deadline = None if timeout is None else monotonic() + timeout
         prepared = self._client.build_request(
             request.method,
