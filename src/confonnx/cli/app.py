@@ -15,7 +15,7 @@ from confonnx.cli.predict import spread_values
 from confonnx.errors import ConfigurationError, ConfonnxError
 
 #: The verbs, by the heading that ``--help`` shows them under. Each is the function of its name in the module
-#: of its name: imported when it is used, since a client has no server installed, nor need wait for one to load.
+#: of its name, imported when it is used: a client has no server installed, nor time to wait for one to load.
 VERBS: Final = {
     "Server": ("serve", "measure", "hash-credential"),
     "Client": ("predict", "verify", "inspect"),

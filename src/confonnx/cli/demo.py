@@ -63,7 +63,7 @@ def _verify(client: Client, enclave_hash: str, model_hash: str) -> None:
     keys = client.verify()
     _line(f"code   {enclave_hash}  as measured here")
     _line(f"model  {model_hash}  as hashed here")
-    _line(f"the evidence binds both, and a key made for sealing, valid until {keys.valid_until:%Y-%m-%d %H:%M} UTC")
+    _line(f"the evidence binds both, and a sealing key valid until {keys.valid_until:%Y-%m-%d %H:%M} UTC")
 
 
 def _classify(client: Client, images: Array, labels: Array) -> bool:
