@@ -21,10 +21,17 @@ from confonnx.attestation.policy import (
     Policy,
     reference_values,
 )
-from confonnx.attestation.statement import AttestedKey, Statement
+from confonnx.attestation.statement import AttestedKey, Statement, report_data
 from confonnx.attestation.verify import appraise as door
 from confonnx.attestation.verify import simulated
-from confonnx.attestation.verify.appraise import STEP_IDS, Outcome, Step, appraise, merge_endorsements
+from confonnx.attestation.verify.appraise import (
+    STEP_IDS,
+    Outcome,
+    Step,
+    appraise,
+    appraise_evidence,
+    merge_endorsements,
+)
 from confonnx.errors import (
     BindingError,
     BundleError,
@@ -216,6 +223,15 @@ def test_every_step_is_in_the_table_of_changes() -> None:
     assert untested == {"policy.tcb"}  # simulated evidence has none; test_policy_tcb.py
 
 
+@pytest.mark.parametrize("tee", [tee for tee in Tee if tee is not Tee.SIMULATED])
+def test_simulated_evidence_under_another_label_is_no_evidence(tee: Tee) -> None:
+    (label,) = [name for name in door.EVIDENCE_TYPES if door.tee_of_evidence(name) is tee]
+    steps: list[Step] = []
+    with pytest.raises(VerificationError):
+        appraise(replace(GOOD, evidence_type=label), policy(), nonce=NONCE, now=NOW, trace=steps.append)
+    assert [step.id for step in steps if step.outcome is Outcome.FAIL] == ["evidence.genuine"]
+
+
 def test_steps_after_a_fatal_one_are_skipped() -> None:
     steps: list[Step] = []
     with pytest.raises(BindingError):
@@ -361,6 +377,48 @@ def test_endorsements_reach_the_verifier_merged(monkeypatch: pytest.MonkeyPatch)
     endorsed = replace(GOOD, endorsements=(("a/b", b"theirs"), ("c/d", b"theirs")))
     appraise(endorsed, policy(), nonce=NONCE, now=NOW, endorsements=(("a/b", b"ours"),))
     assert seen == [(("a/b", b"ours"), ("c/d", b"theirs"))]
+
+
+_ALONE = {
+    "bundle.statement",
+    "binding.nonce",
+    "policy.freshness",
+    "policy.keys",
+    "policy.models",
+    "policy.deployment",
+}
+
+
+def _bare(evidence: bytes, expected: bytes | None, of: Policy, steps: list[Step]) -> Claims:
+    return appraise_evidence(
+        GOOD.evidence_type, evidence, of, expected_report_data=expected, now=NOW, trace=steps.append
+    )
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_bare_evidence_takes_the_steps_that_need_no_statement(given: bool) -> None:
+    steps: list[Step] = []
+    expected = report_data(GOOD.statement) if given else None
+    assert _bare(GOOD.evidence, expected, policy(), steps) == simulated.verify(GOOD.evidence)
+    assert [step.id for step in steps] == list(STEP_IDS)
+    skipped = _ALONE | {"policy.tcb"} | (set() if given else {"binding.report-data"})
+    assert {step.id for step in steps if step.outcome is Outcome.SKIP} == skipped
+    assert {step.id for step in steps if step.outcome is Outcome.PASS} == set(STEP_IDS) - skipped
+
+
+def test_bare_evidence_is_refused_by_the_same_steps() -> None:
+    refused: list[tuple[bytes, Policy, str]] = [
+        (b"", policy(), "evidence.genuine"),
+        (bundle_with(report_data=bytes(64)).evidence, policy(), "binding.report-data"),
+        (GOOD.evidence, _SNP_ONLY, "policy.tee"),
+        (bundle_with(debug=True).evidence, policy(), "policy.debug"),
+    ]
+    for evidence, of, failing in refused:
+        steps: list[Step] = []
+        with pytest.raises(VerificationError):
+            _bare(evidence, report_data(GOOD.statement), of, steps)
+        assert [step.id for step in steps] == list(STEP_IDS)
+        assert [step.id for step in steps if step.outcome is Outcome.FAIL] == [failing]
 
 
 def test_instants_at_the_end_of_the_calendar_are_refused_and_do_not_overflow() -> None:

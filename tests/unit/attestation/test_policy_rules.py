@@ -8,7 +8,17 @@ from typing import Any
 
 import pytest
 
-from confonnx.attestation.claims import AzureClaims, Claims, Details, Pcr, SnpTcb, TcbStatus, Tee
+from confonnx.attestation.claims import (
+    AzureClaims,
+    Claims,
+    Details,
+    Pcr,
+    SevSnpClaims,
+    SnpTcb,
+    TcbStatus,
+    TdxClaims,
+    Tee,
+)
 from confonnx.attestation.policy import (
     ANY,
     AllOf,
@@ -125,7 +135,7 @@ _STATED: dict[Tee, dict[str, Matcher]] = {
         "launch_measurement": OneOf((SNP.measurement,)),
         "id_key_digest": OneOf((SNP.id_key_digest,)),
     },
-    Tee.AZURE_TDX: {"measurement": OneOf((b"p" * 32,)), "pcr7": OneOf((PCRS[7].value,))},
+    Tee.AZURE_TDX: {"pcr7": OneOf((PCRS[7].value,)), "launch_measurement": OneOf((TDX.mrtd,))},
     Tee.NITRO: {f"pcr{pcr.index}": OneOf((pcr.value,)) for pcr in NITRO.pcrs},
     Tee.TPM: {"pcr0": OneOf((PCRS[0].value,)), "root": OneOf((TPM.root,))},
     Tee.SIMULATED: {"measurement": OneOf((b"c" * 32,)), "signer": OneOf((b"s" * 32,))},
@@ -134,6 +144,10 @@ _STATED: dict[Tee, dict[str, Matcher]] = {
 
 def _each(tee: Tee, good: Any, changes: dict[str, dict[str, Any]]) -> list[tuple[Tee, str, Claims]]:
     return [(tee, code, claims(tee, replace(good, **change))) for code, change in changes.items()]
+
+
+def _azure(tee: Tee, hardware: SevSnpClaims | TdxClaims) -> Claims:
+    return claims(tee, AzureClaims(hardware, PCRS, (), None, None, bytes(64), 1))
 
 
 _EXCHANGED: list[tuple[Tee, str, Claims]] = [
@@ -191,6 +205,12 @@ _EXCHANGED: list[tuple[Tee, str, Claims]] = [
         },
     ),
     (Tee.AZURE_SNP, "policy.code.measurement", claims(Tee.AZURE_SNP, measurement=b"x" * 32)),
+    (
+        Tee.AZURE_SNP,
+        "policy.code.launch-measurement",
+        _azure(Tee.AZURE_SNP, replace(SNP, measurement=b"x" * 48)),
+    ),
+    (Tee.AZURE_TDX, "policy.code.launch-measurement", _azure(Tee.AZURE_TDX, replace(TDX, mrtd=b"x" * 48))),
     (Tee.NITRO, "policy.code.pcr8", claims(Tee.NITRO, replace(NITRO, pcrs=NITRO.pcrs[:-1]))),
     (
         Tee.NITRO,
@@ -232,10 +252,11 @@ def test_claims_of_another_tee_are_refused() -> None:
 @pytest.mark.parametrize("tee", Tee)
 def test_every_field_reads_from_its_own_claims_and_from_no_others(tee: Tee) -> None:
     turin = replace(SNP, reported_tcb=SnpTcb(3, 0, 20, 219, fmc=1))
-    full: Details | None = {
+    turin_details: dict[Tee, Details] = {
         Tee.SEV_SNP: turin,
-        Tee.AZURE_SNP: AzureClaims(turin, PCRS, (), None, None, bytes(64), 1),
-    }.get(tee)
+        Tee.AZURE_SNP: _azure(Tee.AZURE_SNP, turin).details,
+    }
+    full = turin_details.get(tee)
     own = claims(tee, full)
     other = claims(
         Tee.SIMULATED if tee is not Tee.SIMULATED else Tee.SGX,
@@ -262,6 +283,9 @@ def test_a_minimum_for_a_component_that_is_not_there_refuses() -> None:
     ]
 
 
+_RTMRS: dict[str, Matcher] = {f"rtmr{index}": OneOf((b"r" * 48,)) for index in range(4)}
+
+
 @pytest.mark.parametrize(
     ("tee", "values", "reason"),
     [
@@ -277,7 +301,14 @@ def test_a_minimum_for_a_component_that_is_not_there_refuses() -> None:
             {"mrsigner": OneOf((b"s" * 32,)), "isv_prod_id": ANY},
             "min_isv_svn .* is not stated",
         ),
-        (Tee.TDX, {"mrtd": OneOf((b"s" * 48,))}, "rtmr0 .* is not stated"),
+        (Tee.TDX, {"mrtd": OneOf((b"s" * 48,))}, "nothing says which code"),
+        (Tee.TDX, {"mrtd": OneOf((b"s" * 48,)), "rtmr1": OneOf((b"s" * 48,))}, "rtmr0 .* is not stated"),
+        (Tee.TDX, _RTMRS, "mrtd .* must be restricted"),
+        (Tee.TDX, {"mrtd": ANY, **_RTMRS}, "mrtd .* must be restricted"),
+        (Tee.TDX, {"mrtd": OneOf((bytes(48),)), **_RTMRS}, "mrtd .* must be restricted"),
+        (Tee.AZURE_SNP, {"pcr4": OneOf((b"p" * 32,))}, "launch_measurement .* must be restricted"),
+        (Tee.AZURE_SNP, {"launch_measurement": OneOf((b"p" * 48,))}, "nothing says which code"),
+        (Tee.AZURE_TDX, {"pcr4": OneOf((b"p" * 32,)), "launch_measurement": ANY}, "must be restricted"),
         (Tee.TDX, {"rtmr3": OneOf((bytes(48),))}, "nothing says which code"),
         (
             Tee.SEV_SNP,

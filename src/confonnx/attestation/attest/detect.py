@@ -39,31 +39,21 @@ def detect(*, forced: Tee | None, require_tee: bool, simulated: SimulatedAtteste
         case None | Tee.SIMULATED:
             if require_tee:
                 raise TeeError(
-                    "a TEE is required, and this server can attest to none: this version collects "
-                    "simulated evidence alone; for a test without protection leave the requirement out"
+                    "a TEE is required, and this server can attest to none: this version collects simulated "
+                    "evidence alone; for a test without protection leave the requirement out"
                 )
             return simulated
-        case Tee.SGX | Tee.TDX | Tee.SEV_SNP | Tee.AZURE_SNP | Tee.AZURE_TDX | Tee.NITRO | Tee.TPM:
-            raise TeeError(
-                f"the TEE {forced} was asked for, and this version cannot collect its evidence; it would "
-                f"be read from {_interface(forced)}. Nothing else is used in its place"
-            )
+        case Tee.SGX:
+            interface = "/dev/attestation of Gramine"
+        case Tee.TDX | Tee.SEV_SNP:
+            interface = "/sys/kernel/config/tsm/report"
+        case Tee.AZURE_SNP | Tee.AZURE_TDX | Tee.TPM:
+            interface = "/dev/tpmrm0"
+        case Tee.NITRO:
+            interface = "/dev/nsm"
         case _:
             assert_never(forced)
-
-
-def _interface(tee: Tee) -> str:
-    """Where the kernel or the library OS shows the TEE."""
-    match tee:
-        case Tee.SGX:
-            return "/dev/attestation (Gramine)"
-        case Tee.TDX | Tee.SEV_SNP:
-            return "/sys/kernel/config/tsm/report"
-        case Tee.AZURE_SNP | Tee.AZURE_TDX | Tee.TPM:
-            return "/dev/tpmrm0"
-        case Tee.NITRO:
-            return "/dev/nsm"
-        case Tee.SIMULATED:
-            return "no device"
-        case _:
-            assert_never(tee)
+    raise TeeError(
+        f"the TEE {forced} was asked for, and this version cannot collect its evidence, which {interface} "
+        "gives; nothing else is used in its place"
+    )

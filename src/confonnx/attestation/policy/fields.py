@@ -3,8 +3,10 @@
 A field's ``role`` decides what an author may leave out. Code that runs is identified by a field in role
 ``WHOLE`` (everything measured) or by fields in role ``PART``. Where the ``WHOLE`` field accepts any value,
 every ``PART`` and ``CONTEXT`` field must be stated, ``"any"`` included, so that nothing is unchecked by
-being forgotten; at least one ``WHOLE``, ``PART`` or ``CHOICE`` field must be restricted. A field in role
-``GUARD`` has a default that is safe and is checked when not stated; where it has none, it must be restricted.
+being forgotten; at least one ``PART`` or ``CHOICE`` field must be restricted, and so must every ``BASE``
+field: registers say only what the firmware below them measured into them, and other firmware could claim any.
+A field in role ``GUARD`` has a default that is safe and is checked when not stated; where it has none, it
+must be restricted.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ class Role(Enum):
     WHOLE = auto()
     PART = auto()
     CHOICE = auto()  # a PART that may be left out: a PCR among many
+    BASE = auto()  # what keeps the registers that PART and CHOICE fields read
     CONTEXT = auto()
     GUARD = auto()
 
@@ -99,9 +102,9 @@ def fields_of(tee: Tee) -> tuple[Field, ...]:
         case Tee.SEV_SNP:
             return _SEV_SNP
         case Tee.AZURE_SNP:
-            return (*_PCR_CODE, *_AZURE_SNP_GUARDS)
+            return (*_AZURE_CODE, *_AZURE_SNP)
         case Tee.AZURE_TDX:
-            return (*_PCR_CODE, *_TDX_GUARDS)
+            return (*_AZURE_CODE, *_AZURE_TDX)
         case Tee.NITRO:
             return _NITRO
         case Tee.TPM:
@@ -234,7 +237,7 @@ def _rtmr(index: int) -> Field:
 
 _TDX: Final = (
     _digest("measurement", "MRTD and RTMR0-3 together", 48, lambda claims: claims.measurement, Role.WHOLE),
-    _digest("mrtd", "MRTD", 48, _tdx(lambda tdx: tdx.mrtd), Role.PART),
+    _digest("mrtd", "MRTD", 48, _tdx(lambda tdx: tdx.mrtd), Role.BASE),
     *(_rtmr(index) for index in range(4)),
     *_TDX_GUARDS,
 )
@@ -273,29 +276,31 @@ _SEV_SNP: Final = (
     _digest("host_data", "HOST_DATA", 32, _snp(lambda snp: snp.host_data), default=_zero(32)),
     *_SNP_GUARDS,
 )
-# Azure's paravisor is in the launch digest, the same for every VM, so the digest is a guard here and the
-# PCRs are the code. Azure chooses HOST_DATA itself.
-_AZURE_SNP_GUARDS = (
-    _digest(
-        "launch_measurement",
-        "MEASUREMENT of the paravisor",
-        48,
-        _snp(lambda snp: snp.measurement),
-        default=ANY,
-    ),
-    _digest("id_key_digest", "ID_KEY_DIGEST", 48, _snp(lambda snp: snp.id_key_digest), default=ANY),
-    _digest("host_data", "HOST_DATA", 32, _snp(lambda snp: snp.host_data), default=ANY),
-    *_SNP_GUARDS,
-)
 
 
 def _pcr_field(index: int) -> Field:
     return _digest(f"pcr{index}", f"PCR{index} (SHA-256)", 32, _pcr("sha256", index), Role.CHOICE)
 
 
-_PCR_CODE: Final = (
-    _digest("measurement", "all PCRs together", 32, lambda claims: claims.measurement, Role.WHOLE),
-    *(_pcr_field(index) for index in range(24) if index not in RESETTABLE_PCRS),
+_PCRS = tuple(_pcr_field(index) for index in range(24) if index not in RESETTABLE_PCRS)
+
+
+def _all_pcrs(name: str) -> Field:
+    return _digest("measurement", name, 32, lambda claims: claims.measurement, Role.WHOLE)
+
+
+# The launch digest of an Azure VM is its paravisor's, which keeps the PCRs. Azure chooses HOST_DATA and the
+# ID block itself.
+_AZURE_CODE = (_all_pcrs("launch digest and PCRs together"), *_PCRS)
+_AZURE_SNP = (
+    _digest("launch_measurement", "MEASUREMENT", 48, _snp(lambda snp: snp.measurement), Role.BASE),
+    _digest("id_key_digest", "ID_KEY_DIGEST", 48, _snp(lambda snp: snp.id_key_digest), default=ANY),
+    _digest("host_data", "HOST_DATA", 32, _snp(lambda snp: snp.host_data), default=ANY),
+    *_SNP_GUARDS,
+)
+_AZURE_TDX = (
+    _digest("launch_measurement", "MRTD", 48, _tdx(lambda tdx: tdx.mrtd), Role.BASE),
+    *_TDX_GUARDS,
 )
 
 
@@ -318,7 +323,8 @@ def _tpm_root(claims: Claims) -> bytes | None:
 
 
 _TPM: Final = (
-    *_PCR_CODE,
+    _all_pcrs("PCRs together"),
+    *_PCRS,
     _digest("root", "root of the AK certificate", 32, _tpm_root, Role.GUARD),
 )
 

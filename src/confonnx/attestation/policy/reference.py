@@ -135,9 +135,12 @@ def _check_roles(title: str, fields: Iterable[Field], stated: Mapping[str, Match
                 f"{title}: {field.key} ({field.name}) is not stated; give its accepted values, "
                 'or "any" to accept every one'
             )
-        if field.role is Role.GUARD and field.default is None and stated.get(field.key, ANY) == ANY:
+        based = field.role is Role.BASE and not whole and not _identifies(stated.get(field.key, ANY))
+        unguarded = field.role is Role.GUARD and field.default is None and stated.get(field.key, ANY) == ANY
+        if based or unguarded:
             raise ConfigurationError(
-                f'{title}: {field.key} ({field.name}) must be restricted, and "any" is not enough'
+                f'{title}: {field.key} ({field.name}) must be restricted, and "any" is not enough: what the '
+                "other fields say rests on it"
             )
 
 

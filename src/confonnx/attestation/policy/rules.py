@@ -117,8 +117,8 @@ class DcapTcb:
         refused = {TcbStatus.REVOKED, TcbStatus.NOT_APPLICABLE} & {*self.statuses, *self.grace_statuses}
         if not self.statuses or refused:
             raise ConfigurationError(
-                f"the accepted TCB statuses are {', '.join(self.statuses + self.grace_statuses)}: name at least "
-                f"one, and never {TcbStatus.REVOKED} or {TcbStatus.NOT_APPLICABLE}"
+                f"the accepted TCB statuses are {', '.join(self.statuses + self.grace_statuses) or 'none'}: "
+                f"name at least one, and never {TcbStatus.REVOKED} or {TcbStatus.NOT_APPLICABLE}"
             )
         if bool(self.grace_statuses) != (self.grace > timedelta(0)):
             raise ConfigurationError(

@@ -24,7 +24,7 @@ anything; of the others every failure is collected, and they are raised together
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -37,7 +37,7 @@ from confonnx.attestation.claims import Claims, Tee
 from confonnx.attestation.policy import Freshness, Policy, has_dcap_tcb
 from confonnx.attestation.result import APPRAISER, AttestedKeys, usable_keys
 from confonnx.attestation.statement import AttestedKey, Statement, parse_statement, report_data
-from confonnx.attestation.verify import dcap, sev_snp, sgx, simulated, tdx, x509
+from confonnx.attestation.verify import azure_cvm, dcap, nitro, sev_snp, sgx, simulated, tdx, tpm, x509
 from confonnx.errors import (
     BindingError,
     BundleError,
@@ -69,7 +69,7 @@ class Step:
     remedy: str = ""
 
 
-_STEPS: Final[dict[str, tuple[str, str]]] = {  # id → what holds, and what to do when it does not
+_STEPS: Final[Mapping[str, tuple[str, str]]] = {  # id → what holds, and what to do when it does not
     "bundle.statement": ("the statement is well formed", "use client and server of matching versions"),
     "evidence.type": ("the kind of evidence is known", "upgrade the client"),
     "evidence.genuine": (
@@ -109,7 +109,7 @@ _STEPS: Final[dict[str, tuple[str, str]]] = {  # id → what holds, and what to 
 STEP_IDS: Final = tuple(_STEPS)
 _CLAIMS_STEPS: Final = ("policy.debug", "policy.tcb", "policy.code", "policy.platform")
 
-_TEE_OF_EVIDENCE: Final = {
+EVIDENCE_TYPES: Final[Mapping[str, Tee]] = {
     media_types.SGX_QUOTE: Tee.SGX,
     media_types.TDX_QUOTE: Tee.TDX,
     media_types.SEV_SNP_REPORT: Tee.SEV_SNP,
@@ -145,18 +145,10 @@ def appraise(
     steps = _Steps(trace)
     with steps.run("bundle.statement"):  # 1
         statement = parse_statement(bundle.statement)
-    with steps.run("evidence.type"):  # 2
-        tee = tee_of_evidence(bundle.evidence_type)
-    with steps.run("evidence.genuine"):  # 3
-        claims = verify_evidence(
-            tee,
-            bundle.evidence,
-            merge_endorsements(bundle.endorsements, endorsements),
-            policy=policy,
-            now=now,
-        )
+    merged = merge_endorsements(bundle.endorsements, endorsements)
+    claims = _genuine(steps, bundle.evidence_type, bundle.evidence, merged, policy=policy, now=now)  # 2, 3
     with steps.run("binding.report-data"):  # 4
-        _check_report_data(claims, bundle.statement)
+        _check_report_data(claims, report_data(bundle.statement))
     if nonce is None:
         steps.skip("binding.nonce", "no nonce was asked with; the statement's age alone bounds its reuse")
     else:
@@ -185,11 +177,45 @@ def appraise(
     )
 
 
+def appraise_evidence(
+    evidence_type: str,
+    evidence: bytes,
+    policy: Policy,
+    *,
+    expected_report_data: bytes | None,
+    now: datetime,
+    endorsements: Endorsements = (),
+    trace: Callable[[Step], None] | None = None,
+) -> Claims:
+    """Appraises ``evidence`` without a statement, for people who look at evidence alone: steps 2 to 4 and 8 to 12.
+
+    It vouches for no key, so it returns claims. ``expected_report_data`` None leaves step 4 out. Raises a
+    ``VerificationError``.
+    """
+    alone = "the evidence came without a statement"
+    steps = _Steps(trace)
+    steps.skip("bundle.statement", alone)
+    claims = _genuine(steps, evidence_type, evidence, endorsements, policy=policy, now=now)
+    if expected_report_data is None:
+        steps.skip("binding.report-data", "no report data to compare with was given")
+    else:
+        with steps.run("binding.report-data"):
+            _check_report_data(claims, expected_report_data)
+    for step in ("binding.nonce", "policy.freshness", "policy.keys"):
+        steps.skip(step, alone)
+    failures = _check_claims(steps, policy, claims, now)
+    for step in ("policy.models", "policy.deployment"):
+        steps.skip(step, alone)
+    if failures:
+        raise PolicyError(failures)
+    return claims
+
+
 def tee_of_evidence(evidence_type: str) -> Tee:
     """The TEE whose evidence has this media type. Raises ``EvidenceFormatError``."""
-    tee = _TEE_OF_EVIDENCE.get(evidence_type)
+    tee = EVIDENCE_TYPES.get(evidence_type)
     if tee is None:
-        known = ", ".join(_TEE_OF_EVIDENCE)
+        known = ", ".join(EVIDENCE_TYPES)
         raise EvidenceFormatError(
             f"evidence of the media type {evidence_type!r} is unknown; known are {known}"
         )
@@ -209,8 +235,16 @@ def verify_evidence(
             return tdx.verify(evidence, dcap.parse_endorsements(endorsements), now=now)
         case Tee.SEV_SNP:
             return sev_snp.verify(evidence, x509.parse_endorsements(endorsements, step="sev-snp"), now=now)
-        case Tee.AZURE_SNP | Tee.AZURE_TDX | Tee.NITRO | Tee.TPM:
-            raise EvidenceFormatError(f"this version cannot verify {tee} evidence")
+        case Tee.AZURE_SNP:
+            amd = x509.parse_endorsements(endorsements, step="azure")
+            return azure_cvm.verify_snp(evidence, amd, now=now)
+        case Tee.AZURE_TDX:
+            return azure_cvm.verify_tdx(evidence, dcap.parse_endorsements(endorsements), now=now)
+        case Tee.NITRO:
+            return nitro.verify(evidence, now=now, max_age=policy.freshness.max_statement_age)
+        case Tee.TPM:
+            ak_chain = x509.parse_endorsements(endorsements, step="tpm")
+            return tpm.verify(evidence, ak_chain, now=now, roots=policy.tpm_roots)
         case Tee.SIMULATED:
             return simulated.verify(evidence)
         case _:
@@ -225,13 +259,27 @@ def merge_endorsements(bundled: Endorsements, own: Endorsements) -> Endorsements
     return (*own, *(item for item in bundled if item[0] not in types))
 
 
-def _check_report_data(claims: Claims, statement: bytes) -> None:
-    expected = report_data(statement)
+def _genuine(
+    steps: _Steps,
+    evidence_type: str,
+    evidence: bytes,
+    endorsements: Endorsements,
+    *,
+    policy: Policy,
+    now: datetime,
+) -> Claims:
+    with steps.run("evidence.type"):
+        tee = tee_of_evidence(evidence_type)
+    with steps.run("evidence.genuine"):
+        return verify_evidence(tee, evidence, endorsements, policy=policy, now=now)
+
+
+def _check_report_data(claims: Claims, expected: bytes) -> None:
     if not hmac.compare_digest(claims.report_data, expected):
         raise BindingError(
             "binding.report-data",
-            f"the evidence binds {claims.report_data.hex() or 'nothing'}, and this statement needs "
-            f"{expected.hex()}: it is genuine evidence for something else",
+            f"the evidence binds {claims.report_data.hex() or 'nothing'}, expected {expected.hex()}: it is genuine "
+            "evidence for something else",
         )
 
 
