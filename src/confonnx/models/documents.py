@@ -226,12 +226,15 @@ def _entry(value: Value) -> dict[str, object]:
 
 def _scalars(values: Iterable[object]) -> dict[str, object]:
     """Keys or values of a map. Its values come as Python numbers: ``float32`` where that loses nothing."""
-    array = np.array(list(values))
-    if array.size == 0:
-        array = array.astype(np.int64)
-    if array.dtype == np.float64 and np.array_equal(array, array.astype(np.float32), equal_nan=True):
-        array = array.astype(np.float32)
-    return _tensor_entry(array.astype(object) if array.dtype.kind == "U" else array)
+    scalars = list(values)
+    if any(isinstance(scalar, str) for scalar in scalars):
+        return _tensor_entry(np.array(scalars, dtype=object))  # numpy's own strings lose a NUL at the end
+    array = np.array(scalars, dtype=None if scalars else np.int64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        single = array.astype(np.float32)
+    if array.dtype == np.float64 and np.array_equal(array, single, equal_nan=True):
+        return _tensor_entry(single)
+    return _tensor_entry(array)
 
 
 def _tensor_entry(array: Array) -> dict[str, object]:

@@ -43,7 +43,8 @@ VALUES: list[Value] = [
     [],
     [{"a": 0.5, "b": 0.25}, {}],
     {1: 0.1, -5: 2.0},
-    {"k": "text"},
+    {"k": "text", "nul\0": "end\0"},
+    {"large": 3.4028235677973366e38, "none": math.nan},
     {1: [np.array([1.0], np.float32)], 2: []},
     None,
 ]
