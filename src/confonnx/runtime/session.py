@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import onnx
 
-from confonnx.errors import InferenceError, InvalidInputError, ModelFormatError
+from confonnx.errors import ConfigurationError, InferenceError, InvalidInputError, ModelFormatError
 from confonnx.models.digest import ModelBytes, read_model
 from confonnx.models.files import read_file
 from confonnx.models.repository import ModelFile
@@ -38,7 +38,7 @@ class Session:
         ``model.digest`` names) and ConfigurationError.
         """
         source = f"model {model.name!r} version {model.version} ({model.path})"
-        libraries = _read_libraries(options)
+        libraries = [(library.name, read_file(library)) for library in options.operator_libraries]
         content = read_model(model.path, libraries=libraries)
         if content.digest != model.digest:
             raise ModelFormatError(
@@ -48,12 +48,27 @@ class Session:
         return cls(content, options, libraries, source=source)
 
     @classmethod
-    def from_bytes(cls, content: ModelBytes, options: SessionOptions, *, source: str) -> Session:
-        """Loads a model that is in memory already; ``source`` names it in errors. Raises like :meth:`load`.
+    def from_bytes(
+        cls,
+        content: ModelBytes,
+        options: SessionOptions,
+        *,
+        source: str,
+        libraries: Sequence[tuple[str, bytes]] = (),
+    ) -> Session:
+        """Loads a model that is in memory already; ``source`` names it in errors.
 
-        The caller made ``content.digest`` and counted operator libraries in it, if it named any.
+        ``libraries`` are the operator libraries that ``options`` names, as ``(file name, content)``: the
+        caller read them when it made ``content.digest``, and they are not read a second time. Raises
+        ModelFormatError and ConfigurationError.
         """
-        return cls(content, options, _read_libraries(options), source=source)
+        named = [library.name for library in options.operator_libraries]
+        if named != [name for name, _ in libraries]:
+            raise ConfigurationError(
+                f"{source}: the options name the operator libraries {named}, but "
+                f"{[name for name, _ in libraries]} were read"
+            )
+        return cls(content, options, libraries, source=source)
 
     def __init__(
         self,
@@ -168,10 +183,6 @@ class Abort:
         """Ends the run now, or as soon as it begins."""
         self.requested = True
         self.options.terminate = True
-
-
-def _read_libraries(options: SessionOptions) -> list[tuple[str, bytes]]:
-    return [(library.name, read_file(library)) for library in options.operator_libraries]
 
 
 def _schema(proto: onnx.ModelProto, session: onnxruntime.InferenceSession, source: str) -> ModelSchema:

@@ -462,6 +462,13 @@ def test_an_operator_library_loads_from_memory_and_counts_in_the_digest(
         Session.load(model, SessionOptions())
 
 
+def test_a_library_that_was_not_hashed_with_the_model_is_never_read(tmp_path: Path) -> None:
+    data = models.identity().SerializeToString()
+    options = SessionOptions(operator_libraries=(tmp_path / "absent.so",))
+    with pytest.raises(ConfigurationError, match=r"name the operator libraries \['absent.so'\], but \[\]"):
+        Session.from_bytes(ModelBytes(data, (), ""), options, source="m")
+
+
 @pytest.mark.parametrize("content", [b"text", b""])
 def test_what_is_no_operator_library(tmp_path: Path, content: bytes) -> None:
     path = models.save(models.identity(), tmp_path / "m.onnx")
