@@ -46,7 +46,12 @@ class Chip:
         )
 
 
-def report(changes: dict[int, bytes] | None = None, *, after: dict[int, bytes] | None = None) -> bytes:
+def report(
+    changes: dict[int, bytes] | None = None,
+    *,
+    after: dict[int, bytes] | None = None,
+    key: ec.EllipticCurvePrivateKey | None = None,
+) -> bytes:
     """A signed report; ``changes`` (offset → bytes) are made before it is signed, ``after`` when it is."""
     raw = bytearray(0x4A0)
     tcb = bytes((3, 0, 0, 0, 0, 0, 8, 0xDB))
@@ -64,10 +69,12 @@ def report(changes: dict[int, bytes] | None = None, *, after: dict[int, bytes] |
         0x1E0: tcb,
         0x1F0: tcb,
     }
-    _write(raw, fields | (changes or {}))
-    signature = ec_key("vek", "P-384").sign(bytes(raw[:0x2A0]), ec.ECDSA(hashes.SHA384()))
+    _write(raw, fields)
+    _write(raw, changes or {})
+    signature = (key or ec_key("vek", "P-384")).sign(bytes(raw[:0x2A0]), ec.ECDSA(hashes.SHA384()))
     r, s = decode_dss_signature(signature)
-    _write(raw, {0x2A0: r.to_bytes(72, "little"), 0x2E8: s.to_bytes(72, "little")} | (after or {}))
+    _write(raw, {0x2A0: r.to_bytes(72, "little"), 0x2E8: s.to_bytes(72, "little")})
+    _write(raw, after or {})
     return bytes(raw)
 
 

@@ -66,8 +66,7 @@ class Document:
     def _sign(self, message: bytes) -> bytes:
         key = self.key or ec_key("nsm", "P-384")
         r, s = decode_dss_signature(key.sign(message, ec.ECDSA(hashes.SHA384())))
-        size = key.key_size // 8
-        return (r.to_bytes(size, "big") + s.to_bytes(size, "big")).rjust(96, b"\0")
+        return r.to_bytes(48, "big") + s.to_bytes(48, "big")
 
 
 def roots() -> frozenset[bytes]:

@@ -113,7 +113,10 @@ REFUSED_QUOTES: dict[str, tuple[Quote, str]] = {
         ),
         "dcap.root",
     ),
-    "two certificates": (SGX.but(chain=pem(Cpu().pck().build(), ROOT.build())), "dcap.chain"),
+    "two certificates": (
+        SGX.but(chain=pem(Cpu().pck(ROOT).build(), ROOT.build())),
+        "dcap.chain",
+    ),
     "four certificates": (
         SGX.but(chain=pem(Cpu().pck().build(), PCK_CA.build(), ROOT.build(), ROOT.build())),
         "dcap.chain",
