@@ -6,14 +6,18 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 _SOURCE = Path(__file__).resolve().parents[2] / "src" / "confonnx"
 
 
-def _trees() -> Iterator[tuple[str, ast.Module]]:
-    for path in sorted(_SOURCE.rglob("*.py")):
-        yield path.relative_to(_SOURCE).as_posix(), ast.parse(path.read_text("utf-8"))
+@cache
+def _trees() -> tuple[tuple[str, ast.Module], ...]:
+    return tuple(
+        (path.relative_to(_SOURCE).as_posix(), ast.parse(path.read_text("utf-8")))
+        for path in sorted(_SOURCE.rglob("*.py"))
+    )
 
 
 def _names(node: ast.AST) -> Iterator[str]:

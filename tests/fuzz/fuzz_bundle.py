@@ -27,7 +27,8 @@ from confonnx.attestation.claims import (
     JSON_EVENT_LOG,
 )
 from confonnx.attestation.policy import Policy
-from confonnx.attestation.verify.appraise import EVIDENCE_TYPES, appraise
+from confonnx.attestation.verify.appraise import appraise
+from confonnx.attestation.verify.dispatch import EVIDENCE_TYPES
 from confonnx.errors import BundleError, ConfigurationError, VerificationError
 from tests.support.simulated_server import NONCE, NOW, bundle, policy
 

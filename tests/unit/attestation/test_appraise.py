@@ -9,11 +9,12 @@ from datetime import datetime, timedelta
 import pytest
 
 from confonnx.attestation.bundle import Bundle
-from confonnx.attestation.claims import Claims, Tee
+from confonnx.attestation.claims import Claims, TcbStatus, Tee
 from confonnx.attestation.policy import (
     ANY,
     AtLeast,
     DangerousAnyModel,
+    DcapTcb,
     Freshness,
     Matcher,
     OneOf,
@@ -24,13 +25,12 @@ from confonnx.attestation.policy import (
 from confonnx.attestation.statement import AttestedKey, Statement, report_data
 from confonnx.attestation.verify import appraise as door
 from confonnx.attestation.verify import simulated
-from confonnx.attestation.verify.appraise import (
-    STEP_IDS,
-    Outcome,
-    Step,
-    appraise,
-    appraise_evidence,
+from confonnx.attestation.verify.appraise import STEP_IDS, Outcome, Step, appraise, appraise_evidence
+from confonnx.attestation.verify.dispatch import (
+    EVIDENCE_TYPES,
     merge_endorsements,
+    tee_of_evidence,
+    verify_evidence,
 )
 from confonnx.errors import (
     BindingError,
@@ -42,6 +42,7 @@ from confonnx.errors import (
     PolicyError,
     VerificationError,
 )
+from tests.support.hardware_claims import SGX, claims
 from tests.support.simulated_server import (
     LIFETIME,
     MEASUREMENT,
@@ -51,6 +52,7 @@ from tests.support.simulated_server import (
     bundle_with,
     model,
     policy,
+    ring,
     statement,
 )
 
@@ -111,6 +113,20 @@ MUTATIONS: dict[str, tuple[Bundle, Policy, str, type[ConfonnxError]]] = {
         EvidenceError,
     ),
     "another statement": (replace(GOOD, statement=OTHER), policy(), "binding.report-data", BindingError),
+    "another key under the same evidence": (
+        replace(
+            GOOD, statement=replace(statement(), keys=ring(secret=b"k" * 32).attested_keys(NOW)).encode()
+        ),
+        policy(),
+        "binding.report-data",
+        BindingError,
+    ),
+    "a later nonce under the same evidence": (
+        replace(bundle(replace(statement(), nonce=bytes(32))), statement=GOOD.statement),
+        policy(),
+        "binding.report-data",
+        BindingError,
+    ),
     "no report data": (bundle_with(report_data=bytes(64)), policy(), "binding.report-data", BindingError),
     "another nonce": (bundle(replace(statement(), nonce=bytes(32))), policy(), "binding.nonce", BindingError),
     "a shorter nonce": (
@@ -220,12 +236,32 @@ def test_every_step_is_in_the_table_of_changes() -> None:
         for step in STEP_IDS
         if not any(check == step or check.startswith(f"{step}.") for check in caught)
     }
-    assert untested == {"policy.tcb"}  # simulated evidence has none; test_policy_tcb.py
+    assert untested == {"policy.tcb"}  # simulated evidence has none: the next test
+
+
+def test_an_outdated_platform_fails_its_own_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    outdated = claims(
+        Tee.SGX,
+        measurement=MEASUREMENT,
+        report_data=report_data(GOOD.statement),
+        tcb_status=TcbStatus.OUT_OF_DATE,
+        advisories=("INTEL-SA-1",),
+    )
+    monkeypatch.setattr(door, "verify_evidence", lambda *_, **__: outdated)
+    tcb = DcapTcb(refused_advisories=("INTEL-SA-1",))
+    server = reference_values(Tee.SGX, {"mrenclave": OneOf((SGX.mrenclave,))}, tcb=tcb)
+    steps: list[Step] = []
+    with pytest.raises(PolicyError) as raised:
+        appraise(GOOD, replace(policy(), accepted=(server,)), nonce=NONCE, now=NOW, trace=steps.append)
+    codes = [failure.code for failure in raised.value.failures]
+    assert codes == ["policy.tcb.status", "policy.tcb.advisories"]
+    assert [step.id for step in steps if step.outcome is Outcome.FAIL] == ["policy.tcb"]
+    assert Outcome.SKIP not in {step.outcome for step in steps}
 
 
 @pytest.mark.parametrize("tee", [tee for tee in Tee if tee is not Tee.SIMULATED])
 def test_simulated_evidence_under_another_label_is_no_evidence(tee: Tee) -> None:
-    (label,) = [name for name in door.EVIDENCE_TYPES if door.tee_of_evidence(name) is tee]
+    (label,) = [name for name in EVIDENCE_TYPES if tee_of_evidence(name) is tee]
     steps: list[Step] = []
     with pytest.raises(VerificationError):
         appraise(replace(GOOD, evidence_type=label), policy(), nonce=NONCE, now=NOW, trace=steps.append)
@@ -367,7 +403,7 @@ def test_own_endorsements_replace_the_servers_of_their_type() -> None:
 
 def test_endorsements_reach_the_verifier_merged(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[tuple[str, bytes], ...]] = []
-    genuine: Callable[..., Claims] = door.verify_evidence
+    genuine: Callable[..., Claims] = verify_evidence
 
     def spy(tee: Tee, evidence: bytes, endorsements: tuple[tuple[str, bytes], ...], **rest: object) -> Claims:
         seen.append(endorsements)

@@ -24,103 +24,28 @@ anything; of the others every failure is collected, and they are raised together
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
-from enum import StrEnum
-from typing import Final, assert_never
+from typing import Final
 
-from confonnx.attestation import claims as media_types
 from confonnx.attestation.bundle import Bundle
-from confonnx.attestation.claims import Claims, Tee
+from confonnx.attestation.claims import Claims
 from confonnx.attestation.policy import Freshness, Policy, has_dcap_tcb
 from confonnx.attestation.result import APPRAISER, AttestedKeys, usable_keys
 from confonnx.attestation.statement import AttestedKey, Statement, parse_statement, report_data
-from confonnx.attestation.verify import azure_cvm, dcap, nitro, sev_snp, sgx, simulated, tdx, tpm, x509
-from confonnx.errors import (
-    BindingError,
-    BundleError,
-    EvidenceFormatError,
-    Failure,
-    PolicyError,
-    VerificationError,
+from confonnx.attestation.verify.dispatch import (
+    Endorsements,
+    merge_endorsements,
+    tee_of_evidence,
+    verify_evidence,
 )
+from confonnx.attestation.verify.steps import STEP_IDS, Outcome, Step, Steps
+from confonnx.errors import BindingError, Failure, PolicyError
 
+__all__ = ["STEP_IDS", "Outcome", "Step", "appraise", "appraise_evidence", "tee_of_evidence"]
 
-class Outcome(StrEnum):
-    """What became of a step."""
-
-    PASS = "PASS"  # noqa: S105
-    FAIL = "FAIL"
-    SKIP = "SKIP"
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One step of an appraisal, for people and programs to read. ``remedy`` is empty unless the step
-    failed.
-    """
-
-    id: str
-    title: str
-    outcome: Outcome
-    reason: str
-    remedy: str = ""
-
-
-_STEPS: Final[Mapping[str, tuple[str, str]]] = {  # id → what holds, and what to do when it does not
-    "bundle.statement": ("the statement is well formed", "use client and server of matching versions"),
-    "evidence.type": ("the kind of evidence is known", "upgrade the client"),
-    "evidence.genuine": (
-        "the evidence is genuine",
-        "see the failed check; renew the endorsements if one expired",
-    ),
-    "binding.report-data": (
-        "the evidence binds the statement",
-        "do not trust this server: the statement was exchanged",
-    ),
-    "binding.nonce": (
-        "the statement answers our nonce",
-        "ask again; an old answer was replayed if it persists",
-    ),
-    "policy.freshness": ("the statement is fresh", "check both clocks, and ask for a new attestation"),
-    "policy.keys": ("a key is valid now", "check both clocks, and ask for a new attestation"),
-    "policy.tee": ("the TEE is accepted", "name the TEE in the policy, or use a server in another one"),
-    "policy.debug": ("not in debug mode", "start the server in production mode"),
-    "policy.tcb": (
-        "the platform is up to date",
-        "the platform's owner must update it, or the policy accept its state",
-    ),
-    "policy.code": (
-        "the code is accepted",
-        "compare with `confonnx measure`; after an upgrade add the new value",
-    ),
-    "policy.platform": (
-        "attributes and versions are accepted",
-        "configure the server as the policy says, or adapt it",
-    ),
-    "policy.models": (
-        "a model is accepted",
-        "compare with `confonnx hash-model`; after an upgrade add the new value",
-    ),
-    "policy.deployment": ("the deployment is accepted", "use the server of the right deployment"),
-}
-STEP_IDS: Final = tuple(_STEPS)
 _CLAIMS_STEPS: Final = ("policy.debug", "policy.tcb", "policy.code", "policy.platform")
-
-EVIDENCE_TYPES: Final[Mapping[str, Tee]] = {
-    media_types.SGX_QUOTE: Tee.SGX,
-    media_types.TDX_QUOTE: Tee.TDX,
-    media_types.SEV_SNP_REPORT: Tee.SEV_SNP,
-    media_types.AZURE_SNP_EVIDENCE: Tee.AZURE_SNP,
-    media_types.AZURE_TDX_EVIDENCE: Tee.AZURE_TDX,
-    media_types.NITRO_DOCUMENT: Tee.NITRO,
-    media_types.TPM_EVIDENCE: Tee.TPM,
-    simulated.SIMULATED_EVIDENCE: Tee.SIMULATED,
-}
-
-Endorsements = Sequence[tuple[str, bytes]]
 
 
 def appraise(
@@ -142,7 +67,7 @@ def appraise(
 
     Raises ``BundleError`` or a ``VerificationError``; the module's docstring says which step raises what.
     """
-    steps = _Steps(trace)
+    steps = Steps(trace)
     with steps.run("bundle.statement"):  # 1
         statement = parse_statement(bundle.statement)
     merged = merge_endorsements(bundle.endorsements, endorsements)
@@ -187,13 +112,14 @@ def appraise_evidence(
     endorsements: Endorsements = (),
     trace: Callable[[Step], None] | None = None,
 ) -> Claims:
-    """Appraises ``evidence`` without a statement, for people who look at evidence alone: steps 2 to 4 and 8 to 12.
+    """Appraises ``evidence`` without a statement, for people who look at evidence alone: steps 2 to 4 and 8
+    to 12.
 
     It vouches for no key, so it returns claims. ``expected_report_data`` None leaves step 4 out. Raises a
     ``VerificationError``.
     """
     alone = "the evidence came without a statement"
-    steps = _Steps(trace)
+    steps = Steps(trace)
     steps.skip("bundle.statement", alone)
     claims = _genuine(steps, evidence_type, evidence, endorsements, policy=policy, now=now)
     if expected_report_data is None:
@@ -211,56 +137,8 @@ def appraise_evidence(
     return claims
 
 
-def tee_of_evidence(evidence_type: str) -> Tee:
-    """The TEE whose evidence has this media type. Raises ``EvidenceFormatError``."""
-    tee = EVIDENCE_TYPES.get(evidence_type)
-    if tee is None:
-        known = ", ".join(EVIDENCE_TYPES)
-        raise EvidenceFormatError(
-            f"evidence of the media type {evidence_type!r} is unknown; known are {known}"
-        )
-    return tee
-
-
-def verify_evidence(
-    tee: Tee, evidence: bytes, endorsements: Endorsements, *, policy: Policy, now: datetime
-) -> Claims:
-    """What genuine ``evidence`` of ``tee`` says. Raises ``VerificationError``; whether it is welcome is
-    another question.
-    """
-    match tee:
-        case Tee.SGX:
-            return sgx.verify(evidence, dcap.parse_endorsements(endorsements), now=now)
-        case Tee.TDX:
-            return tdx.verify(evidence, dcap.parse_endorsements(endorsements), now=now)
-        case Tee.SEV_SNP:
-            return sev_snp.verify(evidence, x509.parse_endorsements(endorsements, step="sev-snp"), now=now)
-        case Tee.AZURE_SNP:
-            amd = x509.parse_endorsements(endorsements, step="azure")
-            return azure_cvm.verify_snp(evidence, amd, now=now)
-        case Tee.AZURE_TDX:
-            return azure_cvm.verify_tdx(evidence, dcap.parse_endorsements(endorsements), now=now)
-        case Tee.NITRO:
-            return nitro.verify(evidence, now=now, max_age=policy.freshness.max_statement_age)
-        case Tee.TPM:
-            ak_chain = x509.parse_endorsements(endorsements, step="tpm")
-            return tpm.verify(evidence, ak_chain, now=now, roots=policy.tpm_roots)
-        case Tee.SIMULATED:
-            return simulated.verify(evidence)
-        case _:
-            assert_never(tee)
-
-
-def merge_endorsements(bundled: Endorsements, own: Endorsements) -> Endorsements:
-    """The caller's ``own`` endorsements, and the ``bundled`` ones of media types that the caller has none
-    of.
-    """
-    types = {media_type for media_type, _ in own}
-    return (*own, *(item for item in bundled if item[0] not in types))
-
-
 def _genuine(
-    steps: _Steps,
+    steps: Steps,
     evidence_type: str,
     evidence: bytes,
     endorsements: Endorsements,
@@ -278,8 +156,8 @@ def _check_report_data(claims: Claims, expected: bytes) -> None:
     if not hmac.compare_digest(claims.report_data, expected):
         raise BindingError(
             "binding.report-data",
-            f"the evidence binds {claims.report_data.hex() or 'nothing'}, expected {expected.hex()}: it is genuine "
-            "evidence for something else",
+            f"the evidence binds {claims.report_data.hex() or 'nothing'}, expected {expected.hex()}: it "
+            "is genuine evidence for something else",
         )
 
 
@@ -327,7 +205,7 @@ def _check_keys(keys: Sequence[AttestedKey], freshness: Freshness, now: datetime
     return (Failure("policy.keys", text),)
 
 
-def _check_claims(steps: _Steps, policy: Policy, claims: Claims, now: datetime) -> tuple[Failure, ...]:
+def _check_claims(steps: Steps, policy: Policy, claims: Claims, now: datetime) -> tuple[Failure, ...]:
     failures = policy.check_claims(claims, now=now)
     unwelcome = tuple(failure for failure in failures if failure.code == "policy.tee")
     steps.collect("policy.tee", unwelcome)
@@ -352,38 +230,3 @@ def _valid_until(
     if claims.valid_until is not None:
         ends.append(claims.valid_until)
     return min(ends)
-
-
-class _Steps:
-    """Tells ``trace`` what became of each step; mutable, and lives for one appraisal."""
-
-    def __init__(self, trace: Callable[[Step], None] | None) -> None:
-        self._trace = trace
-        self._done = 0
-
-    @contextmanager
-    def run(self, step: str) -> Iterator[None]:
-        """A step that ends the appraisal when it raises; the steps after it are skipped."""
-        try:
-            yield
-        except (VerificationError, BundleError) as error:
-            self._tell(step, Outcome.FAIL, str(error))
-            for later in STEP_IDS[self._done :]:
-                self._tell(later, Outcome.SKIP, f"{step} failed")
-            raise
-        self._tell(step, Outcome.PASS, "")
-
-    def collect(self, step: str, failures: tuple[Failure, ...]) -> tuple[Failure, ...]:
-        """A step whose ``failures`` are raised at the end, with those of others."""
-        self._tell(step, Outcome.FAIL if failures else Outcome.PASS, "; ".join(map(str, failures)))
-        return failures
-
-    def skip(self, step: str, reason: str) -> None:
-        """A step that does not apply."""
-        self._tell(step, Outcome.SKIP, reason)
-
-    def _tell(self, step: str, outcome: Outcome, reason: str) -> None:
-        self._done += 1
-        if self._trace is not None:
-            title, remedy = _STEPS[step]
-            self._trace(Step(step, title, outcome, reason, remedy if outcome is Outcome.FAIL else ""))
