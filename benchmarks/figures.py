@@ -13,7 +13,10 @@ from benchmarks.generator import Outcome
 from benchmarks.quantiles import Spread, paired_ratios, quantile, spread
 
 GENERATOR_LIMIT = 0.9
-"""Above this share of its core, the load generator was what limited a window."""
+"""From this share of its core on, the load generator was what limited a window."""
+
+DISTURBANCE_LIMIT = 0.1
+"""From this share of the time on that a server waits for a core, its times tell more of others than of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,11 @@ class Summary:
         """Whether a faster generator would have shown other figures."""
         return self.generator_share >= GENERATOR_LIMIT
 
+    @property
+    def disturbed(self) -> bool:
+        """Whether others used the server's core so much that only CPU times still count."""
+        return self.waited >= DISTURBANCE_LIMIT
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
@@ -90,6 +98,7 @@ class Comparison:
     p99: Spread
     rate: Spread
     server_cpu: Spread
+    generator_cpu: Spread
 
 
 @dataclass(slots=True)
@@ -140,7 +149,13 @@ class Results:
         def ratio(name: str) -> Spread:
             return spread(paired_ratios(_column(own, name), _column(others, name)))
 
-        return Comparison(ratio("p50"), ratio("p99"), ratio("rate"), ratio("server_cpu"))
+        return Comparison(
+            p50=ratio("p50"),
+            p99=ratio("p99"),
+            rate=ratio("rate"),
+            server_cpu=ratio("server_cpu"),
+            generator_cpu=ratio("generator_cpu"),
+        )
 
 
 def _column(rounds: Sequence[Round], name: str) -> list[float]:

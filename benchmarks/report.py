@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.exchanges import Variant
-from benchmarks.figures import GENERATOR_LIMIT, Cell, Results
+from benchmarks.figures import DISTURBANCE_LIMIT, GENERATOR_LIMIT, Cell, Results
 from benchmarks.machine import Machine
 from benchmarks.memory import Growth
 from benchmarks.quantiles import Spread
@@ -20,10 +20,10 @@ _VIEWS = {
 }
 _LEGEND = f"""\
 c: requests at a time. req/s: median of the rounds. CPU: user and system time for one request. gen: the share
-of its core that the load generator used; G: that was the limit ({GENERATOR_LIMIT:.0%} or more), the server could do more.
-wait: the share of time in which the server wanted a core and others had it. Ratios: the median of the rounds'
-ratios and, in brackets, their quartiles; "/ plain": against the same server with the seal bypassed,
-"/ minimal": against the minimal plaintext server."""
+of its core that the load generator used; G: {GENERATOR_LIMIT:.0%} or more, the server could have done more.
+wait: the share of time in which the server wanted a core and others had it; W: {DISTURBANCE_LIMIT:.0%} or more, only CPU
+times count. Ratios: the median of the rounds' ratios and, in brackets, their quartiles; "/ plain": against the
+same server with the seal bypassed, "/ minimal": against the minimal plaintext server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,9 @@ class Report:
         if not lines:
             return ""
         model = f"{workload.name}: {_time(workload.in_process)} in process, {_size(workload.input.nbytes)} in"
-        return "\n".join([_VIEWS[view], model, _HEADER, *lines])
+        return "\n".join(
+            [_VIEWS[view], model, _HEADER if view == "server" else _HEADER.rpartition(" p50")[0], *lines]
+        )
 
     def _line(self, cell: Cell) -> str:
         summary = self.results.summary(cell)
@@ -75,11 +77,12 @@ class Report:
         columns = [
             f"{cell.concurrency:>3} {cell.variant:<8}",
             f"{_time(summary.p50):>8} {_time(summary.p99):>8} {summary.rate:>8.4g}{limited} {_time(cpu):>8}",
-            f"{summary.generator_share:>4.0%} {summary.waited:>4.0%}",
+            f"{summary.generator_share:>4.0%} {summary.waited:>4.0%}{'W' if summary.disturbed else ' '}",
         ]
         if cell.variant is not Variant.PLAIN:
             against = self.results.compare(cell, Variant.PLAIN)
-            columns += [_ratio(against.p50), _ratio(against.rate), _ratio(against.server_cpu)]
+            cpu_ratio = against.server_cpu if cell.view == "server" else against.generator_cpu
+            columns += [_ratio(against.p50), _ratio(against.rate), _ratio(cpu_ratio)]
         else:
             columns += [_BLANK] * 3
         if cell.variant is not Variant.MINIMAL and cell.view == "server":
@@ -101,8 +104,8 @@ class Report:
 
 _BLANK = " " * 16
 _HEADER = (
-    f"{'c':>3} {'variant':<8} {'p50':>8} {'p99':>8} {'req/s':>8}  {'CPU':>8} {'gen':>4} {'wait':>4} "
-    f"{'p50 / plain':<16} {'req/s / plain':<16} {'srv CPU / plain':<16} p50 / minimal"
+    f"{'c':>3} {'variant':<8} {'p50':>8} {'p99':>8} {'req/s':>8}  {'CPU':>8} {'gen':>4} {'wait':>4}  "
+    f"{'p50 / plain':<16} {'req/s / plain':<16} {'CPU / plain':<16} p50 / minimal"
 )
 
 
@@ -112,9 +115,10 @@ def _machine_text(machine: Machine, settings: dict[str, object]) -> str:
     cores = f"server on core {machine.cores.server}, load generator on core {machine.cores.generator}"
     if not machine.cores.apart:
         cores += " TOO: these figures mean little"
+    system = f"Linux {machine.kernel}, Python {machine.python}"
     return "\n".join(
         [
-            f"{machine.started_at}; {machine.cpus} × {machine.cpu}; Linux {machine.kernel}, Python {machine.python}",
+            f"{machine.started_at}; {machine.cpus} × {machine.cpu}; {system}",
             packages,
             f"{cores}; load average {load} (1 to 2 of it by the benchmark itself)",
             "; ".join(f"{name} {value}" for name, value in settings.items()),

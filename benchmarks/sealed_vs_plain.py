@@ -48,7 +48,7 @@ class Plan:
 
 
 FULL = Plan(window=1.0, rounds=9, client_rounds=7, concurrencies=frozenset({1, 2, 8, 32}))
-QUICK = Plan(window=0.1, rounds=2, client_rounds=2, concurrencies=frozenset({1, 8}))
+QUICK = Plan(window=0.1, rounds=2, client_rounds=1, concurrencies=frozenset({1, 8}))
 
 
 @dataclass(frozen=True, slots=True)

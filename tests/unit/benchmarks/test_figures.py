@@ -14,10 +14,10 @@ PLAIN = Cell("server", "tiny", 1, Variant.PLAIN)
 SEALED = Cell("server", "tiny", 1, Variant.X25519)
 
 
-def outcome(*latencies: float, generator_cpu: float = 0.1, peak: int = 1000) -> Outcome:
+def outcome(*latencies: float, generator_cpu: float = 0.1, waited: float = 0.25, peak: int = 1000) -> Outcome:
     """A window of one second."""
     timings = Timings(
-        np.array(latencies), elapsed=1.0, server_cpu=0.5, generator_cpu=generator_cpu, waited=0.25
+        np.array(latencies), elapsed=1.0, server_cpu=0.5, generator_cpu=generator_cpu, waited=waited
     )
     return Outcome(timings, peak)
 
@@ -44,6 +44,13 @@ def test_a_busy_generator_is_marked(share: float, limited: bool) -> None:
     assert results.summary(PLAIN).generator_limited is limited
 
 
+@pytest.mark.parametrize(("waited", "disturbed"), [(0.09, False), (0.1, True)])
+def test_a_window_that_others_disturbed_is_marked(waited: float, disturbed: bool) -> None:
+    results = Results()
+    results.add(PLAIN, outcome(1.0, waited=waited))
+    assert results.summary(PLAIN).disturbed is disturbed
+
+
 def test_variants_are_compared_within_a_round() -> None:
     results = Results()
     for disturbance in (1.0, 10.0, 3.0):
@@ -52,7 +59,7 @@ def test_variants_are_compared_within_a_round() -> None:
     found = results.compare(SEALED, Variant.PLAIN)
     assert (found.p50.low, found.p50.median, found.p50.high) == (2.0, 2.0, 2.0)
     assert found.rate.median == 0.5
-    assert found.server_cpu.median == 2.0
+    assert (found.server_cpu.median, found.generator_cpu.median) == (2.0, 2.0)
 
 
 def test_cells_come_by_concurrency_then_variant() -> None:
