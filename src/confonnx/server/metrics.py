@@ -10,10 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import StrEnum
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from confonnx.server.messages import HttpRequest, HttpResponse, problem
+
+disable_created_metrics()  # they would show when each kind of request came first
 
 _BUCKETS = (0.001, 0.01, 0.1, 1.0, 10.0)  # seconds
 
