@@ -11,8 +11,8 @@ from confonnx.attestation.result import AttestedKeys
 from confonnx.attestation.statement import ModelDescription
 from confonnx.attestation.verify.appraise import Step
 from confonnx.client.base import ClientBase, Deadline
-from confonnx.client.exchange import Flow, HttpRequest
-from confonnx.client.flows import Action, KeysWanted, Reply, SealedFlow
+from confonnx.client.exchange import HttpRequest
+from confonnx.client.flows import Action, EndorsementsWanted, KeysWanted, Reply, SealedFlow
 from confonnx.client.options import Connection
 from confonnx.client.transport import AsyncHttpTransport, AsyncTransport
 from confonnx.errors import ConfonnxError, TransportError, VerificationError
@@ -71,7 +71,7 @@ class AsyncClient(ClientBase[AsyncTransport]):
 
     async def close(self) -> None:
         """See `Client.close`."""
-        self._closed = True
+        self._shut()
         await self._transport.close()
 
     async def __aenter__(self) -> Self:
@@ -89,8 +89,7 @@ class AsyncClient(ClientBase[AsyncTransport]):
     def _prepare(self) -> None:
         self._attempt: asyncio.Future[_Outcome] | None = None
 
-    async def _run(self, flow: SealedFlow[T] | Flow[T], deadline: Deadline) -> T:
-        flow = cast("SealedFlow[T]", flow)
+    async def _run(self, flow: SealedFlow[T], deadline: Deadline) -> T:
         try:
             action = next(flow)
             while True:
@@ -110,6 +109,9 @@ class AsyncClient(ClientBase[AsyncTransport]):
                 return await self._transport.send(action, timeout=deadline.left())
             case KeysWanted(instead_of):
                 return await self._new_keys(instead_of, deadline)
+            case EndorsementsWanted(found, now):
+                # Vendors are asked once per attestation, so a thread will do.
+                return await asyncio.to_thread(self._endorse, found, now, deadline)
 
     async def _new_keys(self, instead_of: AttestedKeys | None, deadline: Deadline) -> AttestedKeys:
         """Keys other than ``instead_of``, by one attestation that all waiting tasks share."""

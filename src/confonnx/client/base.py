@@ -10,6 +10,10 @@ from os import PathLike
 from time import monotonic
 from typing import Generic, Protocol, TypeVar
 
+from confonnx.attestation.bundle import Bundle
+from confonnx.attestation.endorse.endorser import Endorser
+from confonnx.attestation.endorse.exchange import Endorsements
+from confonnx.attestation.endorse.options import EndorsementOptions, Mode, parse_mode
 from confonnx.attestation.policy import Policy
 from confonnx.attestation.result import AttestedKeys
 from confonnx.client.flows import ClientState, Flows
@@ -57,6 +61,7 @@ class ClientBase(ABC, Generic[TransportT]):
         allow_simulated: bool = False,
         dangerous_any_model: bool = False,
         policy: Policy | None = None,
+        endorsements: str | EndorsementOptions = "bundled",
         timeout: float | None = DEFAULT_TIMEOUT,
         max_response_bytes: int = DEFAULT_MAX_RESPONSE_BYTES,
         ca_file: str | PathLike[str] | None = None,
@@ -82,7 +87,11 @@ class ClientBase(ABC, Generic[TransportT]):
         ``enclave_hash``: hex measurement of the code, or several. ``enclave_signing_key``: PEM public key of
         whoever signed it. ``enclave_model_hash``: hex SHA-256 of the model (`confonnx hash-model`) or
         several, or ``dangerous_any_model``. ``enclave_allow_debug``: accept code that its host can read.
-        ``allow_simulated``: accept a simulated TEE, which protects nothing.
+        ``allow_simulated``: accept a simulated TEE, which protects nothing. ``endorsements``: where the
+        CPU vendor's certificates and revocation lists come from: ``bundled`` with the server's answer, which
+        needs no other network; ``fetch`` from the vendor, so that the server cannot choose older ones;
+        ``cached`` from disk, and from the vendor what is missing or no longer current; or
+        `EndorsementOptions`.
 
         **Credentials**
 
@@ -125,6 +134,7 @@ class ClientBase(ABC, Generic[TransportT]):
                 skip_tls_verification=dangerous_skip_tls_verification,
             ),
             policy=policy,
+            endorsements=_endorsement_options(endorsements),
             timeout=timeout,
             max_response_bytes=max_response_bytes,
             pad=not dangerous_no_padding,
@@ -134,6 +144,7 @@ class ClientBase(ABC, Generic[TransportT]):
         )
         self._state = ClientState()
         self._flows = Flows(self._options, self._state)
+        self._endorser = _endorser(self._options)
         self._transport = transport if transport is not None else self._connect(self._options.connection)
         self._closed = False
         self._prepare()
@@ -162,6 +173,19 @@ class ClientBase(ABC, Generic[TransportT]):
     def _prepare(self) -> None:
         """Sets what only this kind of client holds."""
 
+    def _endorse(self, found: Bundle, now: datetime, deadline: Deadline) -> Endorsements:
+        """The endorsements that `EndorsementsWanted` asks for."""
+        assert self._endorser is not None  # the flow asks only where the options say so
+        return self._endorser.collect(
+            found.evidence_type, found.evidence, found.endorsements, now=now, timeout=deadline.left()
+        )
+
+    def _shut(self) -> None:
+        """What closing means whatever the transport."""
+        self._closed = True
+        if self._endorser is not None:
+            self._endorser.close()
+
     def _deadline(self, timeout: float | None) -> Deadline:
         """The deadline of a call that starts now: ``timeout``, or else the client's. Raises once closed."""
         self._check_open()
@@ -174,6 +198,19 @@ class ClientBase(ABC, Generic[TransportT]):
             raise ConfigurationError(
                 f"this client of {self._options.connection.url} is closed; make a new one"
             )
+
+
+def _endorsement_options(endorsements: str | EndorsementOptions) -> EndorsementOptions:
+    if isinstance(endorsements, EndorsementOptions):
+        return endorsements
+    return EndorsementOptions(mode=parse_mode(endorsements))
+
+
+def _endorser(options: ClientOptions) -> Endorser | None:
+    if options.endorsements.mode is Mode.BUNDLED:
+        return None
+    connection = options.connection
+    return Endorser(options.endorsements, ca_file=connection.ca_file, proxy=connection.proxy)
 
 
 @dataclass(frozen=True, slots=True)

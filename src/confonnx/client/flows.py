@@ -4,7 +4,9 @@ A flow is a generator. It yields what it needs and is sent back what came of it:
 
 - an `HttpRequest`, for which it is sent the `HttpResponse` that arrived;
 - `KeysWanted`, for which it is sent `AttestedKeys` other than those that it names. Whoever drives flows runs
-  `Flows.attest` for that, once for all flows that wait for it, and swaps `ClientState.keys`.
+  `Flows.attest` for that, once for all flows that wait for it, and swaps `ClientState.keys`;
+- `EndorsementsWanted`, where the caller chose not to leave endorsements to the server, for which it is sent
+  those of the vendor or of the cache.
 
 An error of either is thrown into the flow. `sync` and `aio` drive the same flows; tests drive them by hand.
 
@@ -32,11 +34,13 @@ from typing import Generic, TypeAlias, TypeVar
 from urllib.parse import quote
 
 from confonnx.attestation import base64url, bundle
+from confonnx.attestation.endorse.exchange import Endorsements
+from confonnx.attestation.endorse.options import Mode
 from confonnx.attestation.result import AttestedKeys
 from confonnx.attestation.statement import ModelDescription
 from confonnx.attestation.verify.appraise import Step, appraise
 from confonnx.client import answers, inference
-from confonnx.client.exchange import Fields, Flow, HttpRequest, HttpResponse
+from confonnx.client.exchange import Fields, HttpRequest, HttpResponse
 from confonnx.client.options import ClientOptions
 from confonnx.errors import ModelNotFoundError, OverloadedError, TooLargeError, TransportError
 from confonnx.ohttp import bhttp
@@ -64,8 +68,16 @@ class KeysWanted:
     instead_of: AttestedKeys | None
 
 
-Action: TypeAlias = HttpRequest | KeysWanted
-Reply: TypeAlias = HttpResponse | AttestedKeys
+@dataclass(frozen=True, slots=True)
+class EndorsementsWanted:
+    """A flow needs endorsements of a bundle's evidence, valid at ``now``; see `Endorser.collect`."""
+
+    bundle: bundle.Bundle
+    now: datetime
+
+
+Action: TypeAlias = HttpRequest | KeysWanted | EndorsementsWanted
+Reply: TypeAlias = HttpResponse | AttestedKeys | Endorsements
 SealedFlow: TypeAlias = Generator[Action, Reply, T]
 
 
@@ -101,19 +113,24 @@ class Flows:
     state: ClientState
     random_bytes: Callable[[int], bytes] = secrets.token_bytes
 
-    def attest(self, *, trace: Callable[[Step], None] | None = None) -> Flow[AttestedKeys]:
+    def attest(self, *, trace: Callable[[Step], None] | None = None) -> SealedFlow[AttestedKeys]:
         """Asks for evidence with a fresh nonce and appraises it; ``trace`` receives each step.
 
-        Raises what `appraise` and `read_bundle` raise.
+        Raises what `appraise`, `read_bundle` and `Endorser.collect` raise.
         """
         nonce = self.random_bytes(NONCE_BYTES)
         request = attestation_request(nonce)
-        response = yield request
+        response = yield from _sent(request)
+        found = read_bundle(request, response)
+        endorsements: Endorsements = ()
+        if self.options.endorsements.mode is not Mode.BUNDLED:
+            endorsements = yield from _endorsed(found, response.received_at)
         return appraise(
-            read_bundle(request, response),
+            found,
             self.options.policy,
             nonce=nonce,
             now=response.received_at,
+            endorsements=endorsements,
             trace=trace,
         )
 
@@ -261,6 +278,12 @@ def _clock_offset(servers_date: datetime, now: datetime) -> timedelta:
 def _wanted(instead_of: AttestedKeys | None) -> SealedFlow[AttestedKeys]:
     reply = yield KeysWanted(instead_of)
     assert isinstance(reply, AttestedKeys)
+    return reply
+
+
+def _endorsed(found: bundle.Bundle, now: datetime) -> SealedFlow[Endorsements]:
+    reply = yield EndorsementsWanted(found, now)
+    assert isinstance(reply, tuple)
     return reply
 
 

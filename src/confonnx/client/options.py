@@ -10,6 +10,7 @@ from os import PathLike
 from typing import TypeAlias
 from urllib.parse import urlsplit
 
+from confonnx.attestation.endorse.options import EndorsementOptions
 from confonnx.attestation.policy import Policy
 from confonnx.errors import ConfigurationError
 
@@ -58,6 +59,7 @@ class ClientOptions:
 
     connection: Connection
     policy: Policy
+    endorsements: EndorsementOptions = field(default_factory=EndorsementOptions)
     timeout: float | None = DEFAULT_TIMEOUT
     max_response_bytes: int = DEFAULT_MAX_RESPONSE_BYTES
     pad: bool = True

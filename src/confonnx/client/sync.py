@@ -12,8 +12,8 @@ from confonnx.attestation.result import AttestedKeys
 from confonnx.attestation.statement import ModelDescription
 from confonnx.attestation.verify.appraise import Step
 from confonnx.client.base import ClientBase, Deadline
-from confonnx.client.exchange import Flow, HttpRequest
-from confonnx.client.flows import Action, KeysWanted, Reply, SealedFlow
+from confonnx.client.exchange import HttpRequest
+from confonnx.client.flows import Action, EndorsementsWanted, KeysWanted, Reply, SealedFlow
 from confonnx.client.options import Connection
 from confonnx.client.transport import HttpTransport, Transport
 from confonnx.errors import ConfonnxError, TransportError, VerificationError
@@ -88,7 +88,7 @@ class Client(ClientBase[Transport]):
 
     def close(self) -> None:
         """Closes the connections; later calls raise ConfigurationError. Closing twice is allowed."""
-        self._closed = True
+        self._shut()
         self._transport.close()
 
     def __enter__(self) -> Self:
@@ -107,8 +107,7 @@ class Client(ClientBase[Transport]):
         self._lock = threading.Lock()  # guards the choice of who attests for all
         self._attempt: Future[_Outcome] | None = None
 
-    def _run(self, flow: SealedFlow[T] | Flow[T], deadline: Deadline) -> T:
-        flow = cast("SealedFlow[T]", flow)
+    def _run(self, flow: SealedFlow[T], deadline: Deadline) -> T:
         try:
             action = next(flow)
             while True:
@@ -128,6 +127,8 @@ class Client(ClientBase[Transport]):
                 return self._transport.send(action, timeout=deadline.left())
             case KeysWanted(instead_of):
                 return self._new_keys(instead_of, deadline)
+            case EndorsementsWanted(found, now):
+                return self._endorse(found, now, deadline)
 
     def _new_keys(self, instead_of: AttestedKeys | None, deadline: Deadline) -> AttestedKeys:
         """Keys other than ``instead_of``, by one attestation that all waiting threads share."""

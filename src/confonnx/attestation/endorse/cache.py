@@ -60,6 +60,14 @@ class Cached:
     valid_until: datetime
 
 
+def default_directory() -> Path:
+    """Where a user's cache is. Raises ConfigurationError for a user without a home."""
+    try:
+        return Path.home() / ".cache" / "confonnx" / "endorsements"
+    except RuntimeError as error:
+        raise ConfigurationError(f"give a cache directory for endorsements: {error}") from error
+
+
 class Cache:
     """A directory of documents. Several processes may use it at the same time."""
 

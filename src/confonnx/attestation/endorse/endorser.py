@@ -10,7 +10,7 @@ from typing import Final, assert_never
 
 from confonnx.attestation.claims import Tee
 from confonnx.attestation.endorse import amd_kds, intel_pcs
-from confonnx.attestation.endorse.cache import Cache, Cached
+from confonnx.attestation.endorse.cache import Cache, Cached, default_directory
 from confonnx.attestation.endorse.download import Downloader
 from confonnx.attestation.endorse.exchange import UNUSABLE, Answer, Endorsements, Gathering, Request
 from confonnx.attestation.endorse.options import EndorsementOptions, Mode
@@ -39,7 +39,7 @@ class Endorser:
         Raises ConfigurationError for a cache directory, CA file or proxy that cannot be used.
         """
         self._options = options
-        self._cache = None if options.cache_directory is None else Cache(options.cache_directory)
+        self._cache = _cache(options)
         self._downloader = downloader or Downloader(ca_file=ca_file, proxy=proxy)
 
     def collect(
@@ -125,6 +125,12 @@ def drive(gathering: Gathering, get: Callable[[Request], Answer]) -> Endorsement
     except StopIteration as stop:
         collected: Endorsements = stop.value
         return collected
+
+
+def _cache(options: EndorsementOptions) -> Cache | None:
+    if options.cache_directory is not None:
+        return Cache(options.cache_directory)
+    return Cache(default_directory()) if options.mode is Mode.CACHED else None
 
 
 def _report_of_azure(evidence: bytes) -> bytes:

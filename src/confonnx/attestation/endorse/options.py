@@ -40,7 +40,8 @@ class TcbUpdate(StrEnum):
 class EndorsementOptions:
     """Where endorsements come from.
 
-    ``cache_directory``: where to keep what was fetched; must be given for ``cached``. ``amd_kds_url`` and
+    ``cache_directory``: where to keep what was fetched; in mode ``cached`` it is ``~/.cache/confonnx/endorsements``
+    unless given. ``amd_kds_url`` and
     ``intel_pcs_url`` are base addresses without the path of the API: another than Intel's is asked as a PCCS
     (Provisioning Certificate Caching Service), for instance ``https://localhost:8081``. ``http://`` is fine:
     every document is signed.
@@ -61,8 +62,6 @@ class EndorsementOptions:
                     f"{option} must be http:// or https://, a host and maybe a path, without a last slash, "
                     f"a query or credentials; found {url!r}"
                 )
-        if self.mode is Mode.CACHED and self.cache_directory is None:
-            raise ConfigurationError("cached endorsements need a cache directory to be in; give one")
 
 
 def parse_mode(text: str) -> Mode:

@@ -229,5 +229,20 @@ def test_options() -> None:
     assert parse_mode("fetch") is Mode.FETCH
     with pytest.raises(ConfigurationError, match="bundled, fetch, cached"):
         parse_mode("always")
-    with pytest.raises(ConfigurationError, match="cache directory"):
-        EndorsementOptions(mode=Mode.CACHED)
+
+
+def test_the_cache_of_a_user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    Endorser(EndorsementOptions(mode=Mode.FETCH)).close()
+    assert list(tmp_path.iterdir()) == []
+    Endorser(EndorsementOptions(mode=Mode.CACHED)).close()
+    assert (tmp_path / ".cache/confonnx/endorsements").is_dir()
+
+
+def test_the_cache_of_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("could not determine home directory")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    with pytest.raises(ConfigurationError, match="give a cache directory"):
+        Endorser(EndorsementOptions(mode=Mode.CACHED))
