@@ -44,6 +44,7 @@ class Template:
     ca: bool = False
     path_length: int | None = None
     key_cert_sign: bool = True
+    crl_sign: bool = True
     serial: int = 7
     not_before: datetime = NOW - 30 * DAY
     not_after: datetime = NOW + 30 * DAY
@@ -70,7 +71,7 @@ class Template:
         )
         if self.ca:
             builder = builder.add_extension(x509.BasicConstraints(True, self.path_length), critical=True)
-            builder = builder.add_extension(_key_usage(self.key_cert_sign), critical=True)
+            builder = builder.add_extension(key_usage(self.key_cert_sign, self.crl_sign), critical=True)
         for extension, critical in self.extensions:
             builder = builder.add_extension(extension, critical=critical)
         key = self.signing_key or above.key
@@ -131,15 +132,16 @@ def _digest(key: Key) -> hashes.SHA256 | hashes.SHA384:
     return hashes.SHA256() if is_p256 else hashes.SHA384()
 
 
-def _key_usage(key_cert_sign: bool) -> x509.KeyUsage:
+def key_usage(key_cert_sign: bool, crl_sign: bool, *, digital_signature: bool = False) -> x509.KeyUsage:
+    """A keyUsage extension."""
     return x509.KeyUsage(
-        digital_signature=not key_cert_sign,
+        digital_signature=digital_signature,
         content_commitment=False,
         key_encipherment=False,
         data_encipherment=False,
         key_agreement=False,
         key_cert_sign=key_cert_sign,
-        crl_sign=key_cert_sign,
+        crl_sign=crl_sign,
         encipher_only=False,
         decipher_only=False,
     )

@@ -82,10 +82,6 @@ class Reader:
             )
         return found
 
-    def rest(self) -> bytes:
-        """All that is left."""
-        return self.take(self.remaining, "the rest")
-
     def end(self) -> None:
         """Nothing may be left."""
         if self.remaining:

@@ -5,7 +5,8 @@ Steps (Intel SGX ECDSA quote library reference and PCS API v4):
 
 1. ``EvidenceFormatError``: the quote has a known layout
 2. ``dcap.collateral``: there is one set of collateral, and it can be read
-3. ``dcap.root``, ``dcap.chain``, ``dcap.validity``: PCK certificate, its CA and Intel's pinned root, in the
+3. ``dcap.endorsements``, ``dcap.root``, ``dcap.chain``, ``dcap.validity``: PCK certificate, its CA and
+   Intel's pinned root, in the
    quote
 4. ``dcap.crl``, ``dcap.revoked``: current CRLs of root and CA, which list neither the CA nor the PCK
    certificate

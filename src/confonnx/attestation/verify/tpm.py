@@ -90,7 +90,9 @@ def verify(
     """
     parsed = evidence.parse_tpm(data)  # step 1
     chain = _chain(endorsements)  # step 2
-    valid_until = verify_chain(chain, roots=roots, now=now, step="tpm")  # step 3
+    valid_until = verify_chain(  # step 3
+        chain, roots=roots, now=now, step="tpm", heeded=frozenset({x509.ExtendedKeyUsage.oid})
+    )
     if not dangerous_skip_revocation:
         valid_until = min(valid_until, *_check_revocation(chain, endorsements, now=now))
     _check_purpose(chain[0])
@@ -158,8 +160,8 @@ def _check_revocation(
 
 
 def _check_purpose(ak: x509.Certificate) -> None:
-    """Step 5. An endorsement key's certificate also chains to the vendor, but that key cannot vouch for
-    PCRs."""
+    """Step 5. That the key is restricted, and signs only what the TPM made, is for its CA to know. An
+    endorsement key's certificate also chains to the vendor, but that key cannot vouch for PCRs."""
     values = [extension.value for extension in ak.extensions]
     purposes = [value for value in values if isinstance(value, x509.ExtendedKeyUsage)]
     is_ca = any(isinstance(value, x509.BasicConstraints) and value.ca for value in values)

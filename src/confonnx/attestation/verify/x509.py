@@ -29,7 +29,20 @@ MAX_CERTIFICATE_BYTES: Final = 64 * 1024  # of one PEM chain
 MAX_CRL_BYTES: Final = 4 * 1024 * 1024
 
 _HASHES: Final = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
-_HEEDED: Final = frozenset({x509.BasicConstraints.oid, x509.KeyUsage.oid, x509.ExtendedKeyUsage.oid})
+_RSA_BITS: Final = range(
+    2048, 8193
+)  # the upper bound is for time: a hostile chain may ask for many verifications
+_HEEDED: Final = frozenset({x509.BasicConstraints.oid, x509.KeyUsage.oid})
+
+# What ``cryptography`` raises for certificates and CRLs that it cannot decode; they have no common root.
+_UNREADABLE: Final = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
 
 # AMD's VEK certificates have serial number 0, which RFC 5280 forbids and `cryptography` warns about at each
 # one.
@@ -79,7 +92,7 @@ def parse_chain(data: bytes, *, step: str) -> tuple[x509.Certificate, ...]:
         )
     try:
         chain = tuple(x509.load_pem_x509_certificates(data))
-    except ValueError as error:
+    except _UNREADABLE as error:
         raise EndorsementError(check, f"certificate chain is not PEM: {error}") from error
     if len(chain) > MAX_CERTIFICATES:
         raise EndorsementError(
@@ -96,7 +109,7 @@ def parse_certificate(data: bytes, *, step: str, what: str) -> x509.Certificate:
         raise EndorsementError(f"{step}.endorsements", f"{what} has {len(data)} bytes, which is too many")
     try:
         certificate = x509.load_der_x509_certificate(data)
-    except ValueError as error:
+    except _UNREADABLE as error:
         raise EndorsementError(f"{step}.endorsements", f"{what} is no DER certificate: {error}") from error
     _decode(certificate, step=step)
     return certificate
@@ -111,7 +124,7 @@ def parse_crl(data: bytes, *, step: str) -> x509.CertificateRevocationList:
     try:
         crl = x509.load_der_x509_crl(data)
         _ = crl.issuer, crl.last_update_utc, crl.next_update_utc, crl.extensions, crl.signature_hash_algorithm
-    except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension) as error:
+    except _UNREADABLE as error:
         raise EndorsementError(f"{step}.endorsements", f"CRL cannot be read: {error}") from error
     return crl
 
@@ -151,10 +164,16 @@ def build_chain(
 
 
 def verify_chain(
-    chain: Sequence[x509.Certificate], *, roots: Collection[bytes], now: datetime, step: str
+    chain: Sequence[x509.Certificate],
+    *,
+    roots: Collection[bytes],
+    now: datetime,
+    step: str,
+    heeded: frozenset[x509.ObjectIdentifier] = frozenset(),
 ) -> datetime:
     """Check a path, leaf first and root last, and return when its first certificate expires.
 
+    ``heeded`` are critical extensions that the caller itself looks at, besides basicConstraints and keyUsage.
     Raises :class:`EndorsementError` with check ``<step>.root`` (the last certificate is no pinned root),
     ``<step>.chain`` (a link does not hold) or ``<step>.validity`` (a certificate is not valid at ``now``).
     """
@@ -168,7 +187,7 @@ def verify_chain(
     for depth, certificate in enumerate(chain):
         issuer = chain[depth + 1] if depth + 1 < len(chain) else root
         _check_link(certificate, issuer, step=step)
-        _check_extensions(certificate, depth=depth, step=step)
+        _check_extensions(certificate, depth=depth, step=step, heeded=_HEEDED | heeded)
         check_validity(certificate, now=now, step=step)
     return min(certificate.not_valid_after_utc for certificate in chain)
 
@@ -230,6 +249,9 @@ def _check_crl(
         or not crl.is_signature_valid(key)
     ):
         raise EndorsementError(check, f"CRL of {_name(issuer)} is not signed by it")
+    usages = [e.value for e in issuer.extensions if isinstance(e.value, x509.KeyUsage)]
+    if usages and not usages[0].crl_sign:  # RFC 5280 §6.3.3 (f)
+        raise EndorsementError(check, f"{_name(issuer)} may not sign CRLs (keyUsage)")
     critical = [extension.oid.dotted_string for extension in crl.extensions if extension.critical]
     if critical:  # a delta or partial CRL says so in a critical extension, and proves nothing about the rest
         raise EndorsementError(
@@ -264,7 +286,7 @@ def _signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
         if not isinstance(certificate.signature_hash_algorithm, _HASHES):
             return False
         if not isinstance(key, ec.EllipticCurvePublicKey) and not (
-            isinstance(key, rsa.RSAPublicKey) and key.key_size >= 2048
+            isinstance(key, rsa.RSAPublicKey) and key.key_size in _RSA_BITS
         ):
             return False
         certificate.verify_directly_issued_by(issuer)
@@ -273,17 +295,22 @@ def _signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     return True
 
 
-def _check_extensions(certificate: x509.Certificate, *, depth: int, step: str) -> None:
+def _check_extensions(
+    certificate: x509.Certificate, *, depth: int, step: str, heeded: frozenset[x509.ObjectIdentifier]
+) -> None:
     """RFC 5280 §6.1.4 (k) to (o). ``depth`` is 0 for the leaf, which needs to issue nothing."""
     check = f"{step}.chain"
     extensions = certificate.extensions
-    unheeded = [e.oid.dotted_string for e in extensions if e.critical and e.oid not in _HEEDED]
+    unheeded = [e.oid.dotted_string for e in extensions if e.critical and e.oid not in heeded]
     if unheeded:
         raise EndorsementError(
             check,
             f"certificate {_name(certificate)} has critical extensions unknown here: {', '.join(unheeded)}",
         )
+    usages = [e.value for e in extensions if isinstance(e.value, x509.KeyUsage)]
     if depth == 0:
+        if usages and not usages[0].digital_signature:
+            raise EndorsementError(check, f"certificate {_name(certificate)} may not sign data (keyUsage)")
         return
     constraints = [e.value for e in extensions if isinstance(e.value, x509.BasicConstraints)]
     if not constraints or not constraints[0].ca:
@@ -294,7 +321,6 @@ def _check_extensions(certificate: x509.Certificate, *, depth: int, step: str) -
             f"certificate {_name(certificate)} allows {constraints[0].path_length} CAs below it, "
             f"found {depth - 1}",
         )
-    usages = [e.value for e in extensions if isinstance(e.value, x509.KeyUsage)]
     if usages and not usages[0].key_cert_sign:
         raise EndorsementError(
             check, f"certificate {_name(certificate)} may not sign certificates (keyUsage)"
@@ -315,7 +341,7 @@ def _decode(certificate: x509.Certificate, *, step: str) -> None:
             certificate.not_valid_after_utc,
             certificate.signature_hash_algorithm,
         )
-    except (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension) as error:
+    except _UNREADABLE as error:
         raise EndorsementError(f"{step}.endorsements", f"a certificate cannot be read: {error}") from error
 
 

@@ -93,6 +93,18 @@ def test_too_many_events(monkeypatch: pytest.MonkeyPatch) -> None:
         event_log.parse_json(json.dumps([entry] * 4).encode())
 
 
+def test_bytes_after_the_specification() -> None:
+    log = header()
+    size = int.from_bytes(log[28:32], "little")
+    with pytest.raises(EvidenceFormatError, match="1 unexpected bytes"):
+        event_log.parse(log[:28] + (size + 1).to_bytes(4, "little") + log[32:] + b"\0")
+
+
+def test_a_json_log_that_is_too_large() -> None:
+    with pytest.raises(EvidenceFormatError, match="at most 2097152"):
+        event_log.parse_json(b"[]".ljust(2 * 1024 * 1024 + 1))
+
+
 def json_event(**changes: object) -> dict[str, object]:
     return {"imr": 3, "event_type": 1, "digest": "ab" * 48, "event": "e", "event_payload": "ff"} | changes
 

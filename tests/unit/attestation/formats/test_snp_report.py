@@ -79,3 +79,5 @@ def test_tcb_layouts() -> None:
     assert snp_report.tcb(raw, "Turin") == SnpTcb(boot_loader=1, tee=2, snp=3, microcode=4, fmc=9)
     with pytest.raises(EvidenceFormatError, match="reserved"):
         snp_report.tcb(raw, "Milan")
+    with pytest.raises(EvidenceFormatError, match="1 unexpected bytes"):
+        snp_report.tcb(raw + b"\0", "Turin")

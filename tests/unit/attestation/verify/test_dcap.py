@@ -132,6 +132,10 @@ REFUSED_QUOTES: dict[str, tuple[Quote, str]] = {
     "an expired PCK CA": (SGX.but(ca=PCK_CA.but(not_after=NOW - DAY)), "dcap.validity"),
     "a CPU of another model": (SGX.but(pck=Cpu(fmspc=bytes(6)).pck()), "dcap.tcb-info"),
     "a QE report that the PCK key did not sign": (SGX.but(qe_signing_key=EVIL), "dcap.qe-signature"),
+    "a PCK key on another curve": (
+        SGX.but(pck=Cpu().pck().but(key=ec_key("pck", "P-384")), qe_signing_key=ec_key("pck")),
+        "dcap.qe-signature",
+    ),
     "a QE of another signer": (SGX.but(qe_changes={"mrsigner": bytes(32)}), "dcap.qe"),
     "another enclave of the QE's signer": (SGX.but(qe_changes={"isv_prod_id": b"\2\0"}), "dcap.qe"),
     "a debug QE": (SGX.but(qe_changes={"attributes": b"\x13" + bytes(7)}), "dcap.qe"),

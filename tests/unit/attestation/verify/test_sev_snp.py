@@ -146,6 +146,7 @@ REFUSED_ENDORSEMENTS: dict[str, tuple[Endorsements, str]] = {
         amd.endorsements(crls=(crl(ARK, last_update=NOW + DAY, next_update=NOW + 2 * DAY),)),
         "sev-snp.crl",
     ),
+    "a CRL of an ARK that may not sign any": (amd.endorsements(ark=ARK.but(crl_sign=False)), "sev-snp.crl"),
     "a partial CRL": (
         amd.endorsements(crls=(crl(ARK, critical=x509.DeltaCRLIndicator(1)),)),
         "sev-snp.crl",

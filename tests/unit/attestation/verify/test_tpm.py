@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from confonnx.attestation.claims import Pcr, Tee, TpmClaims, pcr_measurement
@@ -12,7 +13,7 @@ from confonnx.attestation.verify import tpm
 from confonnx.attestation.verify.x509 import Endorsements, spki_digest
 from confonnx.errors import CheckError, EvidenceFormatError
 from tests.support.authorities import boot, tcg
-from tests.support.authorities.pki import DAY, NOW, crl, ec_key, rsa_key
+from tests.support.authorities.pki import DAY, NOW, crl, ec_key, key_usage, rsa_key
 from tests.support.authorities.tcg import (
     AIK,
     AK,
@@ -64,6 +65,11 @@ def test_good_evidence() -> None:
 def test_kinds_of_keys(key: Any, digest: str) -> None:
     claims = run(GOOD.but(key=key, digest=digest), endorsements(AK.but(key=key)))
     assert claims.tee is Tee.TPM
+
+
+def test_a_critical_purpose_is_heeded() -> None:
+    extensions = ((AIK[0], True), (key_usage(False, False, digital_signature=True), True))
+    assert run(GOOD, endorsements(AK.but(extensions=extensions))).tee is Tee.TPM
 
 
 def test_a_bare_signature() -> None:
@@ -123,9 +129,16 @@ REFUSED_CERTIFICATES: dict[str, tuple[Endorsements, str]] = {
         endorsements(crls=(crl(ISSUER, last_update=NOW - 2 * DAY, next_update=NOW - DAY),)),
         "tpm.crl",
     ),
+    "a certificate that may not sign": (
+        endorsements(AK.but(extensions=(AIK, (key_usage(False, False), True)))),
+        "tpm.chain",
+    ),
     "an encryption key's": (endorsements(AK.but(extensions=(EK,))), "tpm.purpose"),
     "one of no purpose": (endorsements(AK.but(extensions=())), "tpm.purpose"),
-    "a CA's": (Endorsements((ISSUER.but(extensions=(AIK,)).build(), ROOT.build()), ()), "tpm.purpose"),
+    "a CA's": (
+        endorsements(AK.but(extensions=(AIK, (x509.BasicConstraints(True, None), True)))),
+        "tpm.purpose",
+    ),
     "another AK's": (endorsements(AK.but(key=EVIL)), "tpm.signature"),
 }
 

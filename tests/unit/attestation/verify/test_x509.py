@@ -68,7 +68,9 @@ def test_a_chain_has_a_length() -> None:
 def test_der_certificates() -> None:
     der = CHAIN[0].public_bytes(Encoding.DER)
     assert parse_certificate(der, step="x", what="it") == CHAIN[0]
-    for data in (b"", der[:-1], der + b"\0"):
+    version = bytes.fromhex("a003020102")
+    assert der.count(version) == 1
+    for data in (b"", der[:-1], der + b"\0", der.replace(version, version[:-1] + b"\x22")):
         with pytest.raises(EndorsementError, match="it is no DER"):
             parse_certificate(data, step="x", what="it")
     with pytest.raises(EndorsementError, match="it has 65537 bytes"):
@@ -117,9 +119,16 @@ def test_the_error_says_which_link_is_missing() -> None:
 
 
 def test_keys_that_are_too_weak_sign_nothing() -> None:
-    for key in (rsa_key("weak", 1024),):
-        weak = CA.but(key=key)
-        assert check((LEAF.but(issuer=weak).build(), weak.build(), ROOT.build())) == "x.chain"
+    weak = CA.but(key=rsa_key("weak", 1024))
+    assert check((LEAF.but(issuer=weak).build(), weak.build(), ROOT.build())) == "x.chain"
+
+
+def test_only_who_says_so_is_heeded() -> None:
+    purpose = x509.ExtendedKeyUsage([x509.ObjectIdentifier("1.2.3")])
+    leaf = LEAF.but(extensions=((purpose, True),)).build()
+    assert check((leaf, *CHAIN[1:])) == "x.chain"
+    heeded = frozenset({x509.ExtendedKeyUsage.oid})
+    verify_chain((leaf, *CHAIN[1:]), roots={ROOT.root_digest()}, now=NOW, step="x", heeded=heeded)
 
 
 def test_other_kinds_of_keys_sign_nothing() -> None:
