@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,11 @@ from tests.support.fake_vendors import FakeVendors, Page, fake_vendors, kds_page
 
 VCEK = f"/vcek/v1/Milan/{amd.CHIP_ID.hex()}?blSPL=03&teeSPL=00&snpSPL=08&ucodeSPL=219"
 PAGES = kds_pages(
-    VCEK, amd.Chip().vek().build(), pem(amd.ASK.build(), amd.ARK.build()), crl(amd.ARK), "Milan"
+    VCEK,
+    amd.Chip().vek().but(not_after=datetime(2046, 1, 1, tzinfo=UTC)).build(),
+    pem(amd.ASK.build(), amd.ARK.build()),
+    crl(amd.ARK),
+    "Milan",
 )
 
 
