@@ -16,7 +16,10 @@ GENERATOR_LIMIT = 0.9
 """From this share of its core on, the load generator was what limited a window."""
 
 DISTURBANCE_LIMIT = 0.1
-"""From this share of the time on that a server waits for a core, its times tell more of others than of it."""
+"""A round whose server and generator waited for a core for this share of the time says little."""
+
+ENOUGH_ROUNDS = 3
+"""So many undisturbed rounds, and the disturbed ones are left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +36,8 @@ class Cell:
 class Round:
     """One window of a cell. Seconds, requests a second, shares of the window's time from 0 up, bytes.
 
-    ``server_cpu`` and ``generator_cpu`` are for one request. ``waited`` is how long the server's threads
-    wanted a core and had none, so it tells how far others disturbed the window.
+    ``server_cpu`` and ``generator_cpu`` are for one request. ``waited`` is how long the two
+    wanted a core that others had.
     """
 
     requests: int
@@ -64,10 +67,15 @@ class Round:
             peak=outcome.peak,
         )
 
+    @property
+    def disturbed(self) -> bool:
+        """Whether others used the two cores so much that times say little."""
+        return self.waited >= DISTURBANCE_LIMIT
+
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A cell over all its rounds: quantiles of all latencies, medians of the rest, the largest peak."""
+    """A cell over its rounds: quantiles of all latencies, medians of the rest, the largest peak."""
 
     requests: int
     p50: float
@@ -86,14 +94,15 @@ class Summary:
 
     @property
     def disturbed(self) -> bool:
-        """Whether others used the server's core so much that only CPU times still count."""
+        """Whether it is made of disturbed rounds, for want of others."""
         return self.waited >= DISTURBANCE_LIMIT
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A cell against another variant: the spread, over the rounds, of the ratio of their figures."""
+    """A cell against another variant: the spread, over ``rounds`` rounds, of the ratio of their figures."""
 
+    rounds: int
     p50: Spread
     p99: Spread
     rate: Spread
@@ -120,9 +129,11 @@ class Results:
         yield from sorted(cells, key=lambda cell: (cell.concurrency, order.index(cell.variant)))
 
     def summary(self, cell: Cell) -> Summary:
-        """All rounds of ``cell`` in one. ``KeyError`` without any."""
-        rounds = self.rounds[cell]
-        latencies = np.concatenate(self._latencies[cell])
+        """All undisturbed rounds of ``cell`` in one. ``KeyError`` without any round."""
+        every = self.rounds[cell]
+        chosen = _undisturbed(range(len(every)), every)
+        rounds = [every[number] for number in chosen]
+        latencies = np.concatenate([self._latencies[cell][number] for number in chosen])
 
         def median(name: str) -> float:
             return quantile(_column(rounds, name), 0.5)
@@ -136,26 +147,36 @@ class Results:
             generator_cpu=median("generator_cpu"),
             generator_share=median("generator_share"),
             waited=median("waited"),
-            peak=max(entry.peak for entry in rounds),
+            peak=max(entry.peak for entry in every),
         )
 
     def compare(self, cell: Cell, base: Variant) -> Comparison:
-        """``cell`` against the same cell of variant ``base``, round by round. ``KeyError`` without rounds of
-        both.
+        """``cell`` against the same cell of variant ``base``, over the rounds in which neither was disturbed.
+
+        ``KeyError`` without rounds of both, ``ValueError`` when they do not pair up.
         """
         own = self.rounds[cell]
         others = self.rounds[Cell(cell.view, cell.workload, cell.concurrency, base)]
+        chosen = _undisturbed(range(len(own)), own, others)
 
         def ratio(name: str) -> Spread:
-            return spread(paired_ratios(_column(own, name), _column(others, name)))
+            ratios = paired_ratios(_column(own, name), _column(others, name))
+            return spread([ratios[number] for number in chosen])
 
         return Comparison(
+            rounds=len(chosen),
             p50=ratio("p50"),
             p99=ratio("p99"),
             rate=ratio("rate"),
             server_cpu=ratio("server_cpu"),
             generator_cpu=ratio("generator_cpu"),
         )
+
+
+def _undisturbed(numbers: Sequence[int], *columns: Sequence[Round]) -> Sequence[int]:
+    """Those of the rounds' ``numbers`` that nobody disturbed; all, if too few of them remain."""
+    quiet = [number for number in numbers if not any(column[number].disturbed for column in columns)]
+    return quiet if len(quiet) >= ENOUGH_ROUNDS else numbers
 
 
 def _column(rounds: Sequence[Round], name: str) -> list[float]:

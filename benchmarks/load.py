@@ -7,6 +7,7 @@ the generator is as cheap as Python lets it be. What it costs is measured with t
 from __future__ import annotations
 
 import gc
+import os
 import re
 import select
 import socket
@@ -33,8 +34,8 @@ class LoadError(RuntimeError):
 class Timings:
     """What was seen while every connection was busy: without the first and the last requests of a window.
 
-    ``latencies`` in seconds, one for each request. ``server_cpu``, ``generator_cpu`` and ``waited`` (of the
-    server's threads for a core) in seconds over ``elapsed``.
+    ``latencies`` in seconds, one for each request. ``server_cpu``, ``generator_cpu`` and ``waited`` (by both,
+    for a core that others had) in seconds over ``elapsed``.
     """
 
     latencies: npt.NDArray[np.float64]
@@ -56,7 +57,7 @@ class Mark:
     @classmethod
     def now(cls, pid: int) -> Mark:
         """The clocks now, of the server with process id ``pid`` and of this process, the generator."""
-        waited = waiting_seconds(pid)  # the slow one first
+        waited = waiting_seconds(pid) + waiting_seconds(os.getpid())  # the slow ones first
         return cls(time.perf_counter(), cpu_seconds(pid), time.process_time(), waited)
 
     def until(self, end: Mark, latencies: npt.NDArray[np.float64]) -> Timings:

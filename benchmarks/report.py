@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.exchanges import Variant
-from benchmarks.figures import DISTURBANCE_LIMIT, GENERATOR_LIMIT, Cell, Results
+from benchmarks.figures import DISTURBANCE_LIMIT, ENOUGH_ROUNDS, GENERATOR_LIMIT, Cell, Results
 from benchmarks.machine import Machine
 from benchmarks.memory import Growth
 from benchmarks.quantiles import Spread
@@ -19,11 +19,12 @@ _VIEWS = {
     "client": "Client: confonnx.Client (c = 1) and AsyncClient against a plain client; CPU of the client",
 }
 _LEGEND = f"""\
-c: requests at a time. req/s: median of the rounds. CPU: user and system time for one request. gen: the share
-of its core that the load generator used; G: {GENERATOR_LIMIT:.0%} or more, the server could have done more.
-wait: the share of time in which the server wanted a core and others had it; W: {DISTURBANCE_LIMIT:.0%} or more, only CPU
-times count. Ratios: the median of the rounds' ratios and, in brackets, their quartiles; "/ plain": against the
-same server with the seal bypassed, "/ minimal": against the minimal plaintext server."""
+c: requests at a time. req/s: median of the rounds. CPU: user and system time for one request.
+gen: share of its core that the load generator used; G: {GENERATOR_LIMIT:.0%} or more, it was the limit.
+wait: share of the time in which server and generator wanted a core that others had. Rounds with
+{DISTURBANCE_LIMIT:.0%} or more are left out where {ENOUGH_ROUNDS} others remain; W: they do not, and only CPU times mean something.
+Ratios: median of the rounds' ratios and, in brackets, their quartiles. n: how many rounds. "/ plain": against
+the same server with the seal bypassed, "/ minimal": against the minimal plaintext server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +83,9 @@ class Report:
         if cell.variant is not Variant.PLAIN:
             against = self.results.compare(cell, Variant.PLAIN)
             cpu_ratio = against.server_cpu if cell.view == "server" else against.generator_cpu
-            columns += [_ratio(against.p50), _ratio(against.rate), _ratio(cpu_ratio)]
+            columns += [f"{against.rounds:>2}", _ratio(against.p50), _ratio(against.rate), _ratio(cpu_ratio)]
         else:
-            columns += [_BLANK] * 3
+            columns += ["  ", *[_BLANK] * 3]
         if cell.variant is not Variant.MINIMAL and cell.view == "server":
             columns.append(_ratio(self.results.compare(cell, Variant.MINIMAL).p50))
         return " ".join(columns).rstrip()
@@ -104,7 +105,7 @@ class Report:
 
 _BLANK = " " * 16
 _HEADER = (
-    f"{'c':>3} {'variant':<8} {'p50':>8} {'p99':>8} {'req/s':>8}  {'CPU':>8} {'gen':>4} {'wait':>4}  "
+    f"{'c':>3} {'variant':<8} {'p50':>8} {'p99':>8} {'req/s':>8}  {'CPU':>8} {'gen':>4} {'wait':>4}   n "
     f"{'p50 / plain':<16} {'req/s / plain':<16} {'CPU / plain':<16} p50 / minimal"
 )
 

@@ -14,7 +14,7 @@ PLAIN = Cell("server", "tiny", 1, Variant.PLAIN)
 SEALED = Cell("server", "tiny", 1, Variant.X25519)
 
 
-def outcome(*latencies: float, generator_cpu: float = 0.1, waited: float = 0.25, peak: int = 1000) -> Outcome:
+def outcome(*latencies: float, generator_cpu: float = 0.1, waited: float = 0.05, peak: int = 1000) -> Outcome:
     """A window of one second."""
     timings = Timings(
         np.array(latencies), elapsed=1.0, server_cpu=0.5, generator_cpu=generator_cpu, waited=waited
@@ -26,7 +26,7 @@ def test_a_round_is_counted_for_each_request() -> None:
     found = Round.of(outcome(0.2, 0.3, 0.1, 0.4))
     assert (found.requests, found.p50, found.rate) == (4, 0.25, 4.0)
     assert (found.server_cpu, found.generator_cpu) == (0.125, 0.025)
-    assert (found.generator_share, found.waited, found.peak) == (0.1, 0.25, 1000)
+    assert (found.generator_share, found.waited, found.peak) == (0.1, 0.05, 1000)
 
 
 def test_a_summary_pools_latencies_and_keeps_the_largest_peak() -> None:
@@ -60,6 +60,27 @@ def test_variants_are_compared_within_a_round() -> None:
     assert (found.p50.low, found.p50.median, found.p50.high) == (2.0, 2.0, 2.0)
     assert found.rate.median == 0.5
     assert (found.server_cpu.median, found.generator_cpu.median) == (2.0, 2.0)
+
+
+def test_disturbed_rounds_are_left_out_where_enough_others_remain() -> None:
+    results = Results()
+    for number in range(4):
+        results.add(PLAIN, outcome(1.0))
+        results.add(SEALED, outcome(2.0) if number else outcome(50.0, waited=0.5, peak=2000))
+    found = results.compare(SEALED, Variant.PLAIN)
+    assert (found.rounds, found.p50.low, found.p50.high) == (3, 2.0, 2.0)
+    assert (results.summary(SEALED).p99, results.summary(SEALED).requests) == (2.0, 3)
+    assert results.summary(SEALED).peak == 2000  # no less true for being disturbed
+
+
+def test_disturbed_rounds_count_where_too_few_others_remain() -> None:
+    results = Results()
+    for latency, waited in ((2.0, 0.05), (4.0, 0.5), (6.0, 0.5)):
+        results.add(PLAIN, outcome(1.0))
+        results.add(SEALED, outcome(latency, waited=waited))
+    found = results.compare(SEALED, Variant.PLAIN)
+    assert (found.rounds, found.p50.median) == (3, 4.0)
+    assert results.summary(SEALED).disturbed
 
 
 def test_cells_come_by_concurrency_then_variant() -> None:
