@@ -34,7 +34,7 @@ def _certificate(key: ec.EllipticCurvePrivateKey) -> str:
 
 def _rsa(numbers_of: int) -> rsa.RSAPublicKey:
     # Only the size matters to a digest, and a prime search takes a second: any odd modulus will do.
-    return rsa.RSAPublicNumbers(65537, 2**numbers_of - 1).public_key()
+    return rsa.RSAPublicNumbers(65537, 2**numbers_of - 12345).public_key()
 
 
 P384_PRIVATE = ec.derive_private_key(12345, ec.SECP384R1())

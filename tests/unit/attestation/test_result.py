@@ -92,6 +92,16 @@ def test_outside_its_time_nothing_is_sealed(at: timedelta) -> None:
         _keys().encapsulate([b"x"], now=NOW + at)
 
 
+def test_a_key_is_not_used_longer_than_its_verification_even_where_it_still_lives() -> None:
+    brief = replace(policy(), freshness=Freshness(max_verification_age=timedelta(hours=1)))
+    keys = appraise(bundle(), brief, nonce=NONCE, now=NOW + timedelta(hours=2))
+    assert keys.key_at(NOW + timedelta(hours=3) - _SECOND).epoch == 7
+    assert keys.key_at(NOW + timedelta(hours=2) - timedelta(minutes=5)).epoch == 7
+    for late_or_early in (timedelta(hours=3), timedelta(hours=2) - timedelta(minutes=5, seconds=1)):
+        with pytest.raises(AttestationExpiredError, match="the verification holds from"):
+            keys.key_at(NOW + late_or_early)
+
+
 def test_a_gap_between_keys_seals_nothing() -> None:
     bounded = replace(
         _LONG, freshness=Freshness(max_verification_age=timedelta(days=9), max_key_age=LIFETIME / 2)

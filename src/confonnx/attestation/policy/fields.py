@@ -66,6 +66,8 @@ class Kind(Enum):
                 return "a hex string"
             case Kind.BITS:
                 return "a table of mask and value"
+            case _:
+                assert_never(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,11 +123,9 @@ class Policy:
 
     def accepted_models(self, models: Sequence[ModelDescription]) -> tuple[ModelDescription, ...]:
         """Those of ``models`` that the policy accepts, in their order."""
-        match self.models:
-            case DangerousAnyModel():
-                return tuple(models)
-            case ModelDigests(digests):
-                return tuple(model for model in models if model.digest in digests)
+        if isinstance(self.models, DangerousAnyModel):
+            return tuple(models)
+        return tuple(model for model in models if model.digest in self.models.digests)
 
     def check_models(self, models: Sequence[ModelDescription]) -> tuple[Failure, ...]:
         """A failure when the server has no model that is accepted."""

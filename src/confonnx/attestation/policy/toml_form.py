@@ -117,11 +117,10 @@ def write(
     """The text of the policy with these fields; ``read`` gives them back."""
     deployment = _ANY_TEXT if isinstance(deployments, AnyValue) else list(deployments)
     lines = [f"version = {VERSION}", f"deployment = {_value(deployment)}", "", "[models]"]
-    match models:
-        case DangerousAnyModel():
-            lines.append("dangerous_any = true")
-        case ModelDigests(digests):
-            lines.append(f"sha256 = {_value(list(digests))}")
+    if isinstance(models, DangerousAnyModel):
+        lines.append("dangerous_any = true")
+    else:
+        lines.append(f"sha256 = {_value(list(models.digests))}")
     lines += ["", "[freshness]"]
     bounds = (
         freshness.max_statement_age,

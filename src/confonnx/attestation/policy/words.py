@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from confonnx.attestation.policy.fields import Role
 from confonnx.attestation.policy.matchers import ANY, AnyValue
-from confonnx.attestation.policy.parts import DangerousAnyModel, ModelDigests
+from confonnx.attestation.policy.parts import DangerousAnyModel
 from confonnx.attestation.policy.policy import Policy
 from confonnx.attestation.policy.reference import ReferenceValues
 
@@ -21,25 +21,22 @@ def diff(old: Policy, new: Policy) -> list[str]:
     before, after = _facts(old), _facts(new)
     lines: list[str] = []
     for subject in dict.fromkeys([*before, *after]):
-        match before.get(subject), after.get(subject):
-            case (was, now) if was == now:
-                continue
-            case None, now:
-                lines.append(f"{subject}: now {now}")
-            case was, None:
-                lines.append(f"{subject}: no longer {was}")
-            case was, now:
-                lines.append(f"{subject}: was {was}, now {now}")
+        was, now = before.get(subject), after.get(subject)
+        if was is None:
+            lines.append(f"{subject}: now {now}")
+        elif now is None:
+            lines.append(f"{subject}: no longer {was}")
+        elif was != now:
+            lines.append(f"{subject}: was {was}, now {now}")
     return lines
 
 
 def _facts(policy: Policy) -> dict[str, str]:
     facts: dict[str, str] = {}
-    match policy.models:
-        case DangerousAnyModel():
-            facts["model"] = "DANGER: any model, so the host chooses which one answers"
-        case ModelDigests(digests):
-            facts["model"] = " or ".join(digests)
+    if isinstance(policy.models, DangerousAnyModel):
+        facts["model"] = "DANGER: any model, so the host chooses which one answers"
+    else:
+        facts["model"] = " or ".join(policy.models.digests)
     deployments = policy.deployments
     facts["deployment"] = (
         str(ANY) if isinstance(deployments, AnyValue) else " or ".join(map(repr, deployments))
