@@ -97,7 +97,6 @@ async def running(settings: Settings, log: Log) -> AsyncIterator[Running]:
     parts = _assemble(settings, log)
     http = HttpServer(parts.app, _http_limits(settings))
     scrape = HttpServer(MetricsHandler(parts.metrics), HttpLimits(max_connections=16, max_body=0))
-    clockwork: asyncio.Task[None] | None = None
     try:
         port = await http.listen(settings.address, settings.http_port, option="--http-port")
         metrics_port = None
@@ -105,24 +104,26 @@ async def running(settings: Settings, log: Log) -> AsyncIterator[Running]:
             address = settings.metrics_address or settings.address
             metrics_port = await scrape.listen(address, settings.metrics_port, option="--metrics-port")
         parts.metrics.watch("connections", "Open connections.", lambda: http.connections)
-        clockwork = asyncio.create_task(_roll_keys(parts.ring, log))
-        yield Running(
-            app=parts.app,
-            registry=parts.registry,
-            ring=parts.ring,
-            tee=parts.tee,
-            measurement=parts.measurement,
-            schemes=parts.schemes,
-            http=http,
-            port=port,
-            metrics_port=metrics_port,
-        )
+        async with _keys_rolled_over(parts.ring, log):
+            yield Running(
+                app=parts.app,
+                registry=parts.registry,
+                ring=parts.ring,
+                tee=parts.tee,
+                measurement=parts.measurement,
+                schemes=parts.schemes,
+                http=http,
+                port=port,
+                metrics_port=metrics_port,
+            )
+            parts.accepting.clear()
+            timeout = settings.drain_timeout.total_seconds()
+            log.emit(Draining(connections=http.connections, timeout_seconds=timeout))
+            log.emit(Stopped(complete=await http.drain(timeout)))
     finally:
-        parts.accepting.clear()
-        await _drain(settings, log, http, parts.scheduler)
+        await http.drain(0)
         await scrape.drain(0)
-        if clockwork is not None:
-            clockwork.cancel()
+        await parts.scheduler.close(timeout=0)  # whoever waited for its work is gone by now
 
 
 async def _serve(settings: Settings, log: Log) -> None:
@@ -137,12 +138,13 @@ async def _serve(settings: Settings, log: Log) -> None:
         await stop.wait()
 
 
-async def _drain(settings: Settings, log: Log, http: HttpServer, scheduler: Scheduler) -> None:
-    timeout = settings.drain_timeout.total_seconds()
-    log.emit(Draining(connections=http.connections, timeout_seconds=timeout))
-    complete = await http.drain(timeout)
-    await scheduler.close(timeout=0)  # whoever waited for its work is gone by now
-    log.emit(Stopped(complete=complete))
+@asynccontextmanager
+async def _keys_rolled_over(ring: KeyRing, log: Log) -> AsyncIterator[None]:
+    task = asyncio.create_task(_roll_keys(ring, log))
+    try:
+        yield
+    finally:
+        task.cancel()
 
 
 async def _roll_keys(ring: KeyRing, log: Log) -> None:

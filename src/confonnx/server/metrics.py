@@ -22,7 +22,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from confonnx.server.messages import HttpRequest, HttpResponse, problem
 
-disable_created_metrics()  # they would show when each kind of request came first
+disable_created_metrics()  # type: ignore[no-untyped-call]  # they would show when each kind of request came first
 
 _BUCKETS = (0.001, 0.01, 0.1, 1.0, 10.0)  # seconds
 

@@ -177,6 +177,8 @@ REFUSED = {
     "negative length": (POST + b"Content-Length: -5\r\n\r\nhello", 400),
     "hex length": (POST + b"Content-Length: 0x5\r\n\r\nhello", 400),
     "huge length": (POST + b"Content-Length: 99999999999999999999999\r\n\r\nhello", 400),
+    "length of 19 digits": (POST + b"Content-Length: 1000000000000000000\r\n\r\nhello", 400),
+    "tunnel": (b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n", 400),
     "two codings": (POST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
     "coding list": (POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 400),
     "unknown coding": (POST + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", 400),
@@ -281,6 +283,51 @@ def test_pipelining_behind_a_busy_request_stays_in_the_kernel(run: Run) -> None:
         unsent = writer.transport.get_write_buffer_size()
         assert unsent > len(flood) // 4, "the server keeps reading although it is busy"
         writer.transport.abort()
+
+    run(scenario)
+
+
+def test_what_waited_behind_a_busy_request_is_answered_in_order(run: Run) -> None:
+    async def scenario(front: Front) -> None:
+        reader, writer = await front.connect()
+        writer.write(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+        count = 2000  # 66 kB: reading pauses, and goes on
+        writer.write(b"".join(b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % number for number in range(count)))
+        await asyncio.sleep(0.1)
+        front.echo.gate.set()
+        for _ in range(count + 1):
+            assert (await read_response(reader))[0] == 200
+        assert [request.target for request in front.echo.seen[1:]] == [
+            f"/{number}" for number in range(count)
+        ]
+
+    run(scenario)
+
+
+def test_what_waits_behind_the_last_request_of_a_connection_is_dropped(run: Run) -> None:
+    async def scenario(front: Front) -> None:
+        reader, writer = await front.connect()
+        writer.write(b"GET /slow HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n" + (GET + b"\r\n") * 2000)
+        await asyncio.sleep(0.1)
+        front.echo.gate.set()
+        assert (await asyncio.wait_for(reader.read(), 3)).count(b"HTTP/1.1 200") == 1
+        assert len(front.echo.seen) == 1
+
+    run(scenario)
+
+
+def test_client_that_stays_after_the_answer_is_let_go(run: Run) -> None:
+    async def scenario(front: Front) -> None:
+        reader, writer = await front.connect()
+        writer.write(GET + b"Connection: close\r\n\r\n")
+        await asyncio.wait_for(reader.read(), 3)
+        for _ in range(40):  # it keeps sending, and never closes
+            await asyncio.sleep(0.02)
+            if front.server.connections == 0:
+                break
+            with suppress(OSError):
+                writer.write(b"x")
+        assert front.server.connections == 0
 
     run(scenario)
 
