@@ -39,8 +39,7 @@ class Case:
     atol: float
 
     def check(self, expected: Sequence[Value], outputs: Sequence[Value]) -> None:
-        """The suite's own comparison of tensors, and the same structure around them. Raises AssertionError.
-        """
+        """The suite's own comparison of tensors, and the same structure around them, or AssertionError."""
         assert len(expected) == len(outputs), f"{len(outputs)} outputs, expected {len(expected)}"
         for one, other in zip(expected, outputs, strict=True):
             if isinstance(one, list) and isinstance(other, list):
@@ -68,8 +67,7 @@ def failing_cases() -> frozenset[str]:
 
 
 def same_bits(first: Value, second: Value) -> bool:
-    """Whether two values are of one type and equal to the last bit, NaN payloads and signs of zero included.
-    """
+    """Whether two values are of one type and equal to the last bit, NaN payloads and zero signs too."""
     if isinstance(first, np.ndarray) and isinstance(second, np.ndarray):
         if (first.dtype, first.shape) != (second.dtype, second.shape):
             return False

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 _START_SECONDS = 60.0
@@ -56,9 +57,13 @@ class RunningServer:
 
 @contextmanager
 def running_server(
-    *options: str, environment: Mapping[str, str] | None = None, prefix: Sequence[str] = ()
+    *options: str,
+    environment: Mapping[str, str] | None = None,
+    prefix: Sequence[str] = (),
+    directory: Path | None = None,
 ) -> Iterator[RunningServer]:
-    """``confonnx serve`` with ``options``, ready to answer; ``prefix``: a command to run it under."""
+    """``confonnx serve`` with ``options``, ready to answer; ``prefix``: a command to run it under;
+    ``directory``: where."""
     command = [
         *prefix,
         *(sys.executable, "-m", "confonnx.cli.app", "serve", "--address", "127.0.0.1", "--http-port", "0"),
@@ -70,6 +75,7 @@ def running_server(
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, **(environment or {})},
+        cwd=directory,
     )
     server = RunningServer(process)
     announced = threading.Event()
