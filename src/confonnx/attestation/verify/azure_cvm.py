@@ -9,7 +9,8 @@ Steps:
 1. ``EvidenceFormatError``: envelope, HCL report, quote and signature have a known layout
 2. ``azure.hardware``: the HCL report is of the TEE that the evidence claims, and a TD quote came along for
    TDX
-3. the steps of :mod:`~confonnx.attestation.verify.sev_snp` or :mod:`~confonnx.attestation.verify.tdx`
+3. ``azure.endorsements``, and the steps of :mod:`~confonnx.attestation.verify.sev_snp` or
+   :mod:`~confonnx.attestation.verify.tdx`
 4. ``azure.vmpl``: SNP: the paravisor asked for the report, not the guest above it
 5. ``azure.report-data``: REPORT_DATA is the hash of the runtime claims, which hold the AK
 6. ``azure.key``: the AK is a strong RSA key

@@ -26,6 +26,7 @@ from confonnx.errors import EndorsementError
 
 MAX_CERTIFICATES: Final = 16
 MAX_CERTIFICATE_BYTES: Final = 64 * 1024  # of one PEM chain
+MAX_CRLS: Final = 8
 MAX_CRL_BYTES: Final = 4 * 1024 * 1024
 
 _HASHES: Final = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
@@ -75,10 +76,11 @@ def parse_endorsements(items: Iterable[tuple[str, bytes]], *, step: str) -> Endo
                 f"endorsement of type {media_type!r} is of no use here; expected {CERTIFICATE_CHAIN} or "
                 f"{CERTIFICATE_LIST}",
             )
-    if len(certificates) > MAX_CERTIFICATES:
+    if len(certificates) > MAX_CERTIFICATES or len(crls) > MAX_CRLS:
         raise EndorsementError(
             f"{step}.endorsements",
-            f"{len(certificates)} certificates, at most {MAX_CERTIFICATES} are allowed",
+            f"{len(certificates)} certificates and {len(crls)} CRLs, at most {MAX_CERTIFICATES} and {MAX_CRLS} "
+            "are allowed",
         )
     return Endorsements(tuple(certificates), tuple(crls))
 

@@ -54,6 +54,8 @@ def test_refused_endorsements() -> None:
     assert "at most 65536" in refused([(CERTIFICATE_CHAIN, b" " * 65537)])
     assert "17 certificates" in refused([(CERTIFICATE_CHAIN, pem(*[CHAIN[0]] * 17))])
     assert "18 certificates" in refused([(CERTIFICATE_CHAIN, pem(*[CHAIN[0]] * 9))] * 2)
+    der = crl(ROOT).public_bytes(Encoding.DER)
+    assert "9 CRLs, at most 16 and 8" in refused([(CERTIFICATE_LIST, der)] * 9)
     assert "CRL cannot be read" in refused([(CERTIFICATE_LIST, b"")])
     assert "at most 4194304" in refused([(CERTIFICATE_LIST, bytes(4 * 1024 * 1024 + 1))])
     assert "'text/plain'" in refused([("text/plain", b"")])
