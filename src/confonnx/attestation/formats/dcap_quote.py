@@ -108,17 +108,7 @@ def parse(data: bytes) -> Quote:
     r.zeros(r.remaining, "padding")
     s = Reader(signature_data, "quote signature data")
     signature, attestation_key = s.take(64, "quote signature"), s.take(64, "attestation key")
-    if version > 3:
-        s.expect(s.u16("certification data type"), frozenset({_QE_REPORT}), "certification data type")
-        inner = s.sized(4, "QE report certification data")
-        s.end()
-        s = Reader(inner, "QE report certification data")
-    qe_report = s.take(SGX_BODY_SIZE, "QE report")
-    qe_signature = s.take(64, "QE report signature")
-    qe_auth_data = s.sized(2, "QE authentication data")
-    s.expect(s.u16("PCK certification data type"), frozenset({_PCK_CHAIN}), "PCK certification data type")
-    pck_chain = s.sized(4, "PCK certificate chain")
-    s.end()
+    qe_report, qe_signature, qe_auth_data, pck_chain = _certification(s, version)
     return Quote(
         version=version,
         body=body,
@@ -137,66 +127,47 @@ def parse(data: bytes) -> Quote:
 def sgx_body(data: bytes, what: str) -> SgxBody:
     """Parse a 384-byte report body. Raises :class:`EvidenceFormatError`."""
     r = Reader(data, what)
-    cpu_svn, misc_select = r.take(16, "CPUSVN"), r.u32("MISCSELECT")
-    r.zeros(12, "reserved field after MISCSELECT")
-    isv_ext_prod_id = r.take(16, "ISVEXTPRODID")
-    attributes, xfrm = r.u64("ATTRIBUTES.FLAGS"), r.u64("ATTRIBUTES.XFRM")
-    mrenclave = r.take(32, "MRENCLAVE")
-    r.zeros(32, "reserved field after MRENCLAVE")
-    mrsigner = r.take(32, "MRSIGNER")
-    r.zeros(32, "reserved field after MRSIGNER")
-    config_id = r.take(64, "CONFIGID")
-    isv_prod_id, isv_svn, config_svn = r.u16("ISVPRODID"), r.u16("ISVSVN"), r.u16("CONFIGSVN")
-    r.zeros(42, "reserved field after CONFIGSVN")
-    isv_family_id, report_data = r.take(16, "ISVFAMILYID"), r.take(64, "REPORTDATA")
-    r.end()
-    return SgxBody(
-        cpu_svn=cpu_svn,
-        misc_select=misc_select,
-        isv_ext_prod_id=isv_ext_prod_id,
-        attributes=attributes,
-        xfrm=xfrm,
-        mrenclave=mrenclave,
-        mrsigner=mrsigner,
-        config_id=config_id,
-        isv_prod_id=isv_prod_id,
-        isv_svn=isv_svn,
-        config_svn=config_svn,
-        isv_family_id=isv_family_id,
-        report_data=report_data,
+    body = SgxBody(  # the arguments are read in order, which is that of the layout
+        cpu_svn=r.take(16, "CPUSVN"),
+        misc_select=int.from_bytes(r.padded(4, 12, "MISCSELECT"), "little"),
+        isv_ext_prod_id=r.take(16, "ISVEXTPRODID"),
+        attributes=r.u64("ATTRIBUTES.FLAGS"),
+        xfrm=r.u64("ATTRIBUTES.XFRM"),
+        mrenclave=r.padded(32, 32, "MRENCLAVE"),
+        mrsigner=r.padded(32, 32, "MRSIGNER"),
+        config_id=r.take(64, "CONFIGID"),
+        isv_prod_id=r.u16("ISVPRODID"),
+        isv_svn=r.u16("ISVSVN"),
+        config_svn=int.from_bytes(r.padded(2, 42, "CONFIGSVN"), "little"),
+        isv_family_id=r.take(16, "ISVFAMILYID"),
+        report_data=r.take(64, "REPORTDATA"),
     )
+    r.end()
+    return body
 
 
 def td_body(data: bytes) -> TdBody:
     """Parse a TD quote body of 584 or 648 bytes. Raises :class:`EvidenceFormatError`."""
     r = Reader(data, "TD quote body")
-    tee_tcb_svn = r.take(16, "TEE_TCB_SVN")
-    mr_seam, mr_signer_seam = r.take(48, "MRSEAM"), r.take(48, "MRSIGNERSEAM")
-    seam_attributes, td_attributes, xfam = r.u64("SEAMATTRIBUTES"), r.u64("TDATTRIBUTES"), r.u64("XFAM")
-    mrtd, mr_config_id = r.take(48, "MRTD"), r.take(48, "MRCONFIGID")
-    mr_owner, mr_owner_config = r.take(48, "MROWNER"), r.take(48, "MROWNERCONFIG")
-    rtmrs = (r.take(48, "RTMR0"), r.take(48, "RTMR1"), r.take(48, "RTMR2"), r.take(48, "RTMR3"))
-    report_data = r.take(64, "REPORTDATA")
     is_15 = len(data) == TD15_BODY_SIZE
-    tee_tcb_svn_2 = r.take(16, "TEE_TCB_SVN_2") if is_15 else None
-    mr_service_td = r.take(48, "MRSERVICETD") if is_15 else None
-    r.end()
-    return TdBody(
-        tee_tcb_svn=tee_tcb_svn,
-        mr_seam=mr_seam,
-        mr_signer_seam=mr_signer_seam,
-        seam_attributes=seam_attributes,
-        td_attributes=td_attributes,
-        xfam=xfam,
-        mrtd=mrtd,
-        mr_config_id=mr_config_id,
-        mr_owner=mr_owner,
-        mr_owner_config=mr_owner_config,
-        rtmrs=rtmrs,
-        report_data=report_data,
-        tee_tcb_svn_2=tee_tcb_svn_2,
-        mr_service_td=mr_service_td,
+    body = TdBody(  # the arguments are read in order, which is that of the layout
+        tee_tcb_svn=r.take(16, "TEE_TCB_SVN"),
+        mr_seam=r.take(48, "MRSEAM"),
+        mr_signer_seam=r.take(48, "MRSIGNERSEAM"),
+        seam_attributes=r.u64("SEAMATTRIBUTES"),
+        td_attributes=r.u64("TDATTRIBUTES"),
+        xfam=r.u64("XFAM"),
+        mrtd=r.take(48, "MRTD"),
+        mr_config_id=r.take(48, "MRCONFIGID"),
+        mr_owner=r.take(48, "MROWNER"),
+        mr_owner_config=r.take(48, "MROWNERCONFIG"),
+        rtmrs=(r.take(48, "RTMR0"), r.take(48, "RTMR1"), r.take(48, "RTMR2"), r.take(48, "RTMR3")),
+        report_data=r.take(64, "REPORTDATA"),
+        tee_tcb_svn_2=r.take(16, "TEE_TCB_SVN_2") if is_15 else None,
+        mr_service_td=r.take(48, "MRSERVICETD") if is_15 else None,
     )
+    r.end()
+    return body
 
 
 def _header(r: Reader) -> int:
@@ -222,3 +193,18 @@ def _body(r: Reader, version: int) -> SgxBody | TdBody:
         body_type = r.expect(r.u16("body type"), frozenset(_BODY_TYPES), "body type")
         size = r.expect(r.u32("body size"), frozenset({_BODY_TYPES[body_type]}), "body size")
     return td_body(r.take(size, "quote body"))
+
+
+def _certification(s: Reader, version: int) -> tuple[bytes, bytes, bytes, bytes]:
+    """QE report, its signature, QE authentication data and the PCK certificate chain."""
+    if version > 3:
+        s.expect(s.u16("certification data type"), frozenset({_QE_REPORT}), "certification data type")
+        inner = s.sized(4, "QE report certification data")
+        s.end()
+        s = Reader(inner, "QE report certification data")
+    qe_report, qe_signature = s.take(SGX_BODY_SIZE, "QE report"), s.take(64, "QE report signature")
+    qe_auth_data = s.sized(2, "QE authentication data")
+    s.expect(s.u16("PCK certification data type"), frozenset({_PCK_CHAIN}), "PCK certification data type")
+    pck_chain = s.sized(4, "PCK certificate chain")
+    s.end()
+    return qe_report, qe_signature, qe_auth_data, pck_chain

@@ -74,6 +74,12 @@ class Reader:
         if any(self.take(size, field)):
             raise EvidenceFormatError(f"{self._what}: {field} at offset {start} must be zero")
 
+    def padded(self, size: int, zeros: int, field: str) -> bytes:
+        """The next ``size`` bytes, and then ``zeros`` reserved ones that must be zero."""
+        value = self.take(size, field)
+        self.zeros(zeros, f"reserved field after {field}")
+        return value
+
     def expect(self, found: int, allowed: frozenset[int], field: str) -> int:
         """``found``, which must be one of ``allowed``."""
         if found not in allowed:

@@ -52,11 +52,10 @@ class SnpReport:
     family_id: bytes
     image_id: bytes
     vmpl: int
+    signature_algo: int
     current_tcb: bytes
     platform_info: int
-    author_key_en: bool
-    mask_chip_key: bool
-    signing_key: SigningKey
+    key_info: int
     report_data: bytes
     measurement: bytes
     host_data: bytes
@@ -68,10 +67,27 @@ class SnpReport:
     product: str | None
     chip_id: bytes
     committed_tcb: bytes
+    firmware_versions: bytes  # build, minor, major, and a reserved byte, of CURRENT and of COMMITTED
     launch_tcb: bytes
+    mitigation_vectors: bytes  # empty before version 5
     signed: bytes
     signature_r: int
     signature_s: int
+
+    @property
+    def author_key_en(self) -> bool:
+        """KEY_INFO: whether AUTHOR_KEY_DIGEST is of a key that signed the ID key."""
+        return bool(self.key_info & 0b1)
+
+    @property
+    def mask_chip_key(self) -> bool:
+        """KEY_INFO: whether CHIP_ID is hidden."""
+        return bool(self.key_info & 0b10)
+
+    @property
+    def signing_key(self) -> SigningKey:
+        """KEY_INFO: which key signed the report."""
+        return SigningKey(self.key_info >> 2)
 
 
 def parse(data: bytes) -> SnpReport:
@@ -80,62 +96,39 @@ def parse(data: bytes) -> SnpReport:
         raise EvidenceFormatError(f"SNP report: expected {REPORT_SIZE} bytes, found {len(data)}")
     r = Reader(data, "SNP report")
     version = r.expect(r.u32("VERSION"), VERSIONS, "VERSION")
-    guest_svn = r.u32("GUEST_SVN")
-    policy = _policy(r.u64("POLICY"))
-    family_id, image_id = r.take(16, "FAMILY_ID"), r.take(16, "IMAGE_ID")
-    vmpl = r.expect(r.u32("VMPL"), frozenset(range(4)), "VMPL")
-    r.expect(r.u32("SIGNATURE_ALGO"), frozenset({ECDSA_P384_SHA384}), "SIGNATURE_ALGO")
-    current_tcb = r.take(8, "CURRENT_TCB")
-    # Not held against known bits: firmware reports new ones within a version (Turin sets bit 6), and they
-    # only inform.
-    platform_info = r.u64("PLATFORM_INFO")
-    author_key_en, mask_chip_key, signing_key = _key_info(r.u32("KEY_INFO"))
-    r.zeros(4, "reserved field at 4Ch")
-    report_data, measurement, host_data = (
-        r.take(64, "REPORT_DATA"),
-        r.take(48, "MEASUREMENT"),
-        r.take(32, "HOST_DATA"),
-    )
-    id_key_digest, author_key_digest = r.take(48, "ID_KEY_DIGEST"), r.take(48, "AUTHOR_KEY_DIGEST")
-    report_id, report_id_ma = r.take(32, "REPORT_ID"), r.take(32, "REPORT_ID_MA")
-    reported_tcb = r.take(8, "REPORTED_TCB")
-    product = _product(r, version)
-    chip_id, committed_tcb = r.take(64, "CHIP_ID"), r.take(8, "COMMITTED_TCB")
-    r.take(8, "CURRENT and COMMITTED firmware versions")
-    launch_tcb = r.take(8, "LAUNCH_TCB")
-    if version >= 5:
-        r.take(16, "LAUNCH_MIT_VECTOR and CURRENT_MIT_VECTOR")
-    r.zeros(SIGNED_SIZE - r.position, "reserved field before SIGNATURE")
-    signature_r, signature_s = _scalar(r, "SIGNATURE.R"), _scalar(r, "SIGNATURE.S")
-    r.zeros(r.remaining, "reserved field of SIGNATURE")
-    return SnpReport(
+    report = SnpReport(  # the arguments are read in order, which is that of the layout
         version=version,
-        guest_svn=guest_svn,
-        policy=policy,
-        family_id=family_id,
-        image_id=image_id,
-        vmpl=vmpl,
-        current_tcb=current_tcb,
-        platform_info=platform_info,
-        author_key_en=author_key_en,
-        mask_chip_key=mask_chip_key,
-        signing_key=signing_key,
-        report_data=report_data,
-        measurement=measurement,
-        host_data=host_data,
-        id_key_digest=id_key_digest,
-        author_key_digest=author_key_digest,
-        report_id=report_id,
-        report_id_ma=report_id_ma,
-        reported_tcb=reported_tcb,
-        product=product,
-        chip_id=chip_id,
-        committed_tcb=committed_tcb,
-        launch_tcb=launch_tcb,
+        guest_svn=r.u32("GUEST_SVN"),
+        policy=_policy(r.u64("POLICY")),
+        family_id=r.take(16, "FAMILY_ID"),
+        image_id=r.take(16, "IMAGE_ID"),
+        vmpl=r.expect(r.u32("VMPL"), frozenset(range(4)), "VMPL"),
+        signature_algo=r.expect(r.u32("SIGNATURE_ALGO"), frozenset({ECDSA_P384_SHA384}), "SIGNATURE_ALGO"),
+        current_tcb=r.take(8, "CURRENT_TCB"),
+        # Not held against known bits: firmware reports new ones within a version (Turin sets bit 6), and they
+        # only inform.
+        platform_info=r.u64("PLATFORM_INFO"),
+        key_info=_key_info(int.from_bytes(r.padded(4, 4, "KEY_INFO"), "little")),
+        report_data=r.take(64, "REPORT_DATA"),
+        measurement=r.take(48, "MEASUREMENT"),
+        host_data=r.take(32, "HOST_DATA"),
+        id_key_digest=r.take(48, "ID_KEY_DIGEST"),
+        author_key_digest=r.take(48, "AUTHOR_KEY_DIGEST"),
+        report_id=r.take(32, "REPORT_ID"),
+        report_id_ma=r.take(32, "REPORT_ID_MA"),
+        reported_tcb=r.take(8, "REPORTED_TCB"),
+        product=_product(r, version),
+        chip_id=r.take(64, "CHIP_ID"),
+        committed_tcb=r.take(8, "COMMITTED_TCB"),
+        firmware_versions=r.take(8, "CURRENT and COMMITTED firmware versions"),
+        launch_tcb=r.take(8, "LAUNCH_TCB"),
+        mitigation_vectors=r.take(16 if version >= 5 else 0, "LAUNCH_MIT_VECTOR and CURRENT_MIT_VECTOR"),
         signed=data[:SIGNED_SIZE],
-        signature_r=signature_r,
-        signature_s=signature_s,
+        signature_r=_scalar(r, SIGNED_SIZE - r.position, "SIGNATURE.R"),
+        signature_s=_scalar(r, 0, "SIGNATURE.S"),
     )
+    r.zeros(r.remaining, "reserved field of SIGNATURE")
+    return report
 
 
 def tcb(raw: bytes, product: str) -> SnpTcb:
@@ -163,7 +156,7 @@ def _policy(policy: int) -> int:
     return policy
 
 
-def _key_info(key_info: int) -> tuple[bool, bool, SigningKey]:
+def _key_info(key_info: int) -> int:
     signing_key = key_info >> 2 & 0b111
     if key_info >> 5:
         raise EvidenceFormatError(f"SNP report: KEY_INFO is {key_info:#x}, which has reserved bits set")
@@ -172,7 +165,7 @@ def _key_info(key_info: int) -> tuple[bool, bool, SigningKey]:
         raise EvidenceFormatError(
             f"SNP report: KEY_INFO.SIGNING_KEY is {signing_key}, expected 0 (VCEK) or 1 (VLEK)"
         )
-    return bool(key_info & 1), bool(key_info & 2), SigningKey(signing_key)
+    return key_info
 
 
 def _product(r: Reader, version: int) -> str | None:
@@ -190,7 +183,6 @@ def _product(r: Reader, version: int) -> str | None:
     )
 
 
-def _scalar(r: Reader, field: str) -> int:
-    value = r.take(_P384_SIZE, field)
-    r.zeros(_SCALAR_SIZE - _P384_SIZE, f"padding of {field}")
-    return int.from_bytes(value, "little")
+def _scalar(r: Reader, reserved: int, field: str) -> int:
+    r.zeros(reserved, f"reserved field before {field}")
+    return int.from_bytes(r.padded(_P384_SIZE, _SCALAR_SIZE - _P384_SIZE, field), "little")

@@ -79,8 +79,8 @@ def parse_endorsements(items: Iterable[tuple[str, bytes]], *, step: str) -> Endo
     if len(certificates) > MAX_CERTIFICATES or len(crls) > MAX_CRLS:
         raise EndorsementError(
             f"{step}.endorsements",
-            f"{len(certificates)} certificates and {len(crls)} CRLs, at most {MAX_CERTIFICATES} and {MAX_CRLS} "
-            "are allowed",
+            f"{len(certificates)} certificates and {len(crls)} CRLs, at most {MAX_CERTIFICATES} and "
+            f"{MAX_CRLS} are allowed",
         )
     return Endorsements(tuple(certificates), tuple(crls))
 

@@ -40,7 +40,7 @@ def test_fields() -> None:
         ({0x48: b"\x08"}, "SIGNING_KEY is 2"),
         ({0x48: b"\x1c"}, "SIGNING_KEY is 7"),
         ({0x48: b"\x20"}, "reserved bits"),
-        ({0x4C: b"\1"}, "4Ch"),
+        ({0x4C: b"\1"}, "reserved field after KEY_INFO"),
         ({0x188: b"\x1b"}, "none of Milan, Genoa, Turin"),
         ({0x18B: b"\1"}, "18Bh"),
         ({0x00: b"\2"}, "version 2 has no CPUID"),
@@ -54,7 +54,8 @@ def test_refused(changes: dict[int, bytes], message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("offset", "message"), [(0x2A0 + 48, "SIGNATURE.R"), (0x2E8 + 71, "SIGNATURE.S"), (0x49F, "of SIGNATURE")]
+    ("offset", "message"),
+    [(0x2A0 + 48, "after SIGNATURE.R"), (0x2E8 + 71, "after SIGNATURE.S"), (0x49F, "of SIGNATURE")],
 )
 def test_unsigned_bytes_cannot_vary(offset: int, message: str) -> None:
     with pytest.raises(EvidenceFormatError, match=message):
