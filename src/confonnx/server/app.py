@@ -175,9 +175,10 @@ class App:
     async def _attest(self, request: HttpRequest) -> HttpResponse:
         try:
             nonce = _nonce(request.query)
-            content = await self._attestation.bundle(nonce)
         except BundleError:
             return problem(400)
+        try:
+            content = await self._attestation.bundle(nonce)
         except OverloadedError as error:
             self._metrics.count_attestation(Outcome.OVERLOADED)
             return problem(429, fields={"retry-after": str(error.retry_after)})

@@ -33,6 +33,7 @@ from confonnx.errors import AuthenticationError, ConfigurationError, OverloadedE
 MIN_KEY_LENGTH = 16
 """Characters of an API key: with fewer, its hash could be searched."""
 
+_KEY = re.compile(r"[!-~](?:[ -~]*[!-~])?")  # what a field value carries unchanged (RFC 9110 §5.5)
 _LABEL = re.compile(r"[A-Za-z0-9._@+-]{1,64}")
 _USER = re.compile(r"[^:\x00-\x1f\x7f]{1,256}")  # RFC 7617 §2: no colon, no control characters
 _HEX_HASH = re.compile(r"[0-9a-f]{64}")
@@ -81,7 +82,7 @@ def load_credentials(*, auth_key: str | None, auth_file: Path | None) -> tuple[C
             raise ConfigurationError(
                 "--auth-key is empty; give a key, or leave the option out to serve everybody"
             )
-        credentials.append(ApiKey("--auth-key", hashlib.sha256(auth_key.encode()).digest()))
+        credentials.append(ApiKey("--auth-key", _key_digest(auth_key)))
     if auth_file is not None:
         try:
             text = auth_file.read_text("utf-8")
@@ -131,7 +132,7 @@ def hash_credential(name: str, secret: str, *, basic: bool) -> str:
             f"an API key has at least {MIN_KEY_LENGTH} random characters, this one has {len(secret)}; "
             "`openssl rand -hex 24` makes one"
         )
-    return f"key:{name}:sha256:{hashlib.sha256(secret.encode()).hexdigest()}"
+    return f"key:{name}:sha256:{_key_digest(secret).hex()}"
 
 
 class Authenticator:
@@ -232,6 +233,12 @@ def _parse_cost(text: str, where: str) -> tuple[int, int, int]:
             f"p from 1 to 16, and 128·n·r at most {_MAX_SCRYPT_MEMORY >> 20} MiB"
         )
     return n, r, p
+
+
+def _key_digest(key: str) -> bytes:
+    if not _KEY.fullmatch(key):
+        raise ConfigurationError("an API key is printable ASCII, without blanks at its ends")
+    return hashlib.sha256(key.encode("ascii")).digest()
 
 
 def _decode_basic(value: str) -> bytes:

@@ -98,6 +98,9 @@ async def running(settings: Settings, log: Log) -> AsyncIterator[Running]:
     http = HttpServer(parts.app, _http_limits(settings))
     scrape = HttpServer(MetricsHandler(parts.metrics), HttpLimits(max_connections=16, max_body=0))
     try:
+        await parts.attestation.bundle(
+            None
+        )  # a TEE that gives no evidence ends the start, not a client's hope
         port = await http.listen(settings.address, settings.http_port, option="--http-port")
         metrics_port = None
         if settings.metrics:
@@ -161,6 +164,7 @@ async def _roll_keys(ring: KeyRing, log: Log) -> None:
 @dataclass(frozen=True, slots=True)
 class _Parts:
     app: App
+    attestation: Attestation
     registry: Registry
     ring: KeyRing
     metrics: Metrics
@@ -188,27 +192,19 @@ def _assemble(settings: Settings, log: Log) -> _Parts:
     scheduler = Scheduler(threads=threads.runs, max_queue=settings.max_queue)
     accepting = asyncio.Event()
     accepting.set()
-    version = metadata.version("confonnx")
     routes = Routes(
         registry=registry,
         scheduler=scheduler,
         metrics=metrics,
-        version=version,
+        version=_version(),
         timeout=settings.request_timeout.total_seconds(),
         is_ready=accepting.is_set,
         limits=OipLimits(),
     )
+    attestation = _attestation(settings, ring, registry, attester, authenticator.schemes)
     app = App(
         ring=ring,
-        attestation=Attestation(
-            ring=ring,
-            identity=_identity(settings, registry, authenticator.schemes, version),
-            attester=attester,
-            bucket=TokenBucket(
-                rate=settings.attestation_rate, burst=settings.attestation_burst, clock=time.monotonic
-            ),
-            now=_now,
-        ),
+        attestation=attestation,
         authenticator=authenticator,
         replays=ReplayCache(window=settings.replay_window, capacity=settings.replay_capacity),
         routes=routes,
@@ -223,7 +219,16 @@ def _assemble(settings: Settings, log: Log) -> _Parts:
         ),
     )
     return _Parts(
-        app, registry, ring, metrics, scheduler, accepting, attester.tee, measurement, authenticator.schemes
+        app=app,
+        attestation=attestation,
+        registry=registry,
+        ring=ring,
+        metrics=metrics,
+        scheduler=scheduler,
+        accepting=accepting,
+        tee=attester.tee,
+        measurement=measurement,
+        schemes=authenticator.schemes,
     )
 
 
@@ -270,16 +275,21 @@ def _session_options(settings: Settings, threads: Threads) -> SessionOptions:
     )
 
 
-def _identity(settings: Settings, registry: Registry, schemes: tuple[str, ...], version: str) -> Identity:
-    return Identity(
+def _attestation(
+    settings: Settings, ring: KeyRing, registry: Registry, attester: Attester, schemes: tuple[str, ...]
+) -> Attestation:
+    limits = StatementLimits(settings.max_request_bytes, settings.max_response_bytes, settings.replay_window)
+    identity = Identity(
         models=tuple(model.description for model in registry.models),
         deployment=settings.deployment,
-        server_version=version,
+        server_version=_version(),
         authentication=schemes,
-        limits=StatementLimits(
-            settings.max_request_bytes, settings.max_response_bytes, settings.replay_window
-        ),
+        limits=limits,
     )
+    bucket = TokenBucket(
+        rate=settings.attestation_rate, burst=settings.attestation_burst, clock=time.monotonic
+    )
+    return Attestation(ring=ring, identity=identity, attester=attester, bucket=bucket, now=_now)
 
 
 def _http_limits(settings: Settings) -> HttpLimits:
@@ -334,6 +344,10 @@ def _run(main: Coroutine[Any, Any, None]) -> None:
     import uvloop  # not on Windows
 
     uvloop.run(main)
+
+
+def _version() -> str:
+    return metadata.version("confonnx")
 
 
 def _now() -> datetime:

@@ -26,6 +26,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from confonnx.attestation.canonical_json import Json
 from confonnx.attestation.claims import Tee
+from confonnx.attestation.statement import MAX_TEXT
 from confonnx.errors import ConfigurationError
 from confonnx.runtime.options import ExecutionMode, GraphOptimization
 from confonnx.server.logs import LogFormat, LogLevel
@@ -35,8 +36,9 @@ T = TypeVar("T")
 
 PREFIX = "CONFONNX_"
 CONFIG_VARIABLE = "CONFONNX_CONFIG"
-# Variables of the client's commands, which may well be set beside ours.
+# Variables of the client's commands and of the tests, which may well be set beside ours.
 _OTHER_VARIABLES = frozenset({CONFIG_VARIABLE, "CONFONNX_URL", "CONFONNX_SHARED"})
+_OTHER_PREFIXES = ("CONFONNX_CLIENT_", "CONFONNX_INGRESS_")
 _VAULT_HINT = "keys from Azure Key Vault are not supported yet, so this server makes its own"
 _RETIRED = frozenset({f"{PREFIX}USE_AKV", f"{PREFIX}USE_MODEL_KEY_PROVISIONING"})
 _NO_SHARED_KEYS = "has no effect until a shared key source is configured"
@@ -259,6 +261,13 @@ class Settings(BaseSettings):
             raise ValueError("is empty: give a key, or leave it out to serve everybody")
         return value
 
+    @field_validator("deployment")
+    @classmethod
+    def _check_deployment(cls, value: str) -> str:
+        if len(value) > MAX_TEXT or not value.isprintable():
+            raise ValueError(f"expected at most {MAX_TEXT} printable characters")
+        return value
+
     @field_validator("url_prefix")
     @classmethod
     def _check_prefix(cls, value: str) -> str:
@@ -409,7 +418,7 @@ def _environment_warnings() -> list[str]:
     for name in sorted(name.upper() for name in os.environ if name.upper().startswith(PREFIX)):
         if name in _RETIRED or name.startswith(f"{PREFIX}AKV_"):
             warnings.append(f"{name}: {_VAULT_HINT}")
-        elif name not in known:
+        elif name not in known and not name.startswith(_OTHER_PREFIXES):
             hint = _near(name.removeprefix(PREFIX).lower(), variable=True)
             warnings.append(f"{name}: unknown variable, ignored{hint}")
     return warnings

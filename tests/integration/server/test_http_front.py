@@ -188,6 +188,10 @@ REFUSED = {
         POST + b"Upgrade: h2c\r\nConnection: upgrade\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         400,
     ),
+    "coding and upgrade, a request as body": (
+        POST + b"Upgrade: h2c\r\nConnection: upgrade\r\nTransfer-Encoding: chunked\r\n\r\n" + GET + b"\r\n",
+        400,
+    ),
     "folded field": (GET + b"X: a\r\n b\r\n\r\n", 400),
     "blank before colon": (GET + b"X : a\r\n\r\n", 400),
     "NUL in value": (GET + b"X: a\x00b\r\n\r\n", 400),

@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from confonnx.attestation.attest.simulated import SimulatedAttester
 from confonnx.errors import ConfigurationError, ModelFormatError, ModelNotFoundError, TeeError
 from confonnx.ohttp import bhttp
 from confonnx.ohttp.encapsulation import encapsulate_request
@@ -208,6 +209,15 @@ def test_does_not_start(model: Path, options: dict[str, object], error: type[Exc
     path = model if given.pop("model", False) else None
     with pytest.raises(error, match=text):
         asyncio.run(serving(path, **given))
+
+
+def test_a_tee_that_gives_no_evidence_ends_the_start(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def collect(self: SimulatedAttester, report_data: bytes) -> tuple[bytes, tuple[tuple[str, bytes], ...]]:
+        raise TeeError("the device is gone")
+
+    monkeypatch.setattr(SimulatedAttester, "collect", collect)
+    with pytest.raises(TeeError, match="the device is gone"):
+        asyncio.run(serving(model))
 
 
 def test_broken_model(tmp_path: Path) -> None:

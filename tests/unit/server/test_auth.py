@@ -43,6 +43,8 @@ def test_salts_differ() -> None:
         ("a b", KEY, False),
         ("", KEY, False),
         ("label", "canary", False),
+        ("label", "canary ünd nochmal canary", False),
+        ("label", " canary and once more canary", False),
         ("a:b", "canary", True),
         ("", "canary", True),
         ("a\nb", "canary", True),
@@ -101,6 +103,8 @@ def test_double_names_unreadable_files_and_empty_keys(tmp_path: Path) -> None:
         load_credentials(auth_key=None, auth_file=tmp_path / "binary")
     with pytest.raises(ConfigurationError, match="empty"):
         load_credentials(auth_key="", auth_file=None)
+    with pytest.raises(ConfigurationError, match="printable ASCII"):
+        load_credentials(auth_key="schlüssel", auth_file=None)
 
 
 def test_nobody_is_asked_where_there_is_no_credential() -> None:
@@ -119,6 +123,16 @@ def test_one_kind_alone_refuses_the_other() -> None:
     assert passwords.schemes == ("basic",)
     with pytest.raises(AuthenticationError):
         asyncio.run(passwords.check(f"Bearer {KEY}"))
+
+
+def test_each_of_several_keys_passes() -> None:
+    keys = [f"{number} is an api key of some length" for number in range(3)]
+    lines = [hash_credential(f"k{number}", key, basic=False) for number, key in enumerate(keys)]
+    authenticator = Authenticator(parse_credentials("\n".join(lines), source="f"))
+    for key in keys:
+        asyncio.run(authenticator.check(f"Bearer {key}"))
+    with pytest.raises(AuthenticationError):
+        asyncio.run(authenticator.check("Bearer 3 is an api key of some length"))
 
 
 def test_scrypt_is_paid_once_for_a_right_password_and_always_for_wrong_ones(

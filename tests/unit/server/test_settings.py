@@ -107,6 +107,8 @@ def test_every_field_can_come_from_each_source(tmp_path: Path, monkeypatch: pyte
         ({"tee": "enclave"}, "--tee: .*'sev-snp'.*'enclave'"),
         ({"url_prefix": "mymodel"}, "--url-prefix: expected a path"),
         ({"url_prefix": "/a?b"}, "--url-prefix: expected a path"),
+        ({"deployment": "x" * 257}, "--deployment: expected at most 256"),
+        ({"deployment": "a\nb"}, "--deployment: expected"),
         ({"nothing": 1}, "nothing"),
         ({"model_path": "a", "model_repository": "b"}, "exclude each other"),
         ({"model_name": "a"}, "--model-name"),
@@ -144,6 +146,7 @@ def test_unknown_and_retired_variables_are_warned_of(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("CONFONNX_USE_AKV", "1")
     monkeypatch.setenv("CONFONNX_AKV_APP_PWD", SECRET)
     monkeypatch.setenv("CONFONNX_URL", "http://client")
+    monkeypatch.setenv("CONFONNX_INGRESS_KEY", "x")
     warnings = load_settings({})[1]
     assert len(warnings) == 3
     assert "CONFONNX_AUTH_KYE: unknown variable, ignored; did you mean CONFONNX_AUTH_KEY?" in warnings
