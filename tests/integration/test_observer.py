@@ -157,7 +157,9 @@ def _running(models: Path, directory: Path, *, prefix: Sequence[str] = ()) -> It
         running_server(
             *("--model-repository", str(models), "--auth-file", str(credentials), "--log-level", "debug"),
             environment={
-                **{"HOME": str(home), "TMPDIR": str(home), "XDG_CACHE_HOME": str(home / "cache")},
+                "HOME": str(home),
+                "TMPDIR": str(home),
+                "XDG_CACHE_HOME": str(home / "cache"),
                 "PYTHONDONTWRITEBYTECODE": "1",
             },
             directory=home,
