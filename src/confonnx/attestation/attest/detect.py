@@ -1,59 +1,124 @@
 """Which TEE this process runs in, and who collects its evidence.
 
-There is no fall-back: a TEE that was asked for and is not there is an error, and so is no TEE where one is
-required. A server that quietly came up simulated would be refused by its clients at best.
+There is no fall-back: a TEE that was asked for and is not there is an error, and so is one that is there and
+fails. A server that quietly came up simulated would be refused by its clients at best.
+
+What is looked for when nothing is asked for, innermost first:
+
+1. SGX: Gramine's ``/dev/attestation/attestation_type``
+2. Nitro: ``/dev/nsm``
+3. Azure: Azure's chassis asset tag, and a vTPM with the paravisor's report (NV index 0x01400001)
+4. SEV-SNP and TDX: configfs-tsm with a provider, then ``/dev/sev-guest`` and ``/dev/tdx_guest``
+
+A TPM alone is not looked for: most computers have one, and it protects no memory.
 """
 
 from __future__ import annotations
 
-from typing import Protocol, assert_never
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final, TypeVar, assert_never
 
+from confonnx.attestation.attest import azure_cvm, nitro, sev_snp, sgx, tdx, tpm, tsm
+from confonnx.attestation.attest.attester import Attester
+from confonnx.attestation.attest.azure_cvm import AzureOptions
+from confonnx.attestation.attest.devices import Files, Ioctl, KernelFiles, Wait, kernel_ioctl
 from confonnx.attestation.attest.simulated import SimulatedAttester
+from confonnx.attestation.attest.tpm import TpmOptions
+from confonnx.attestation.attest.tpm_transport import DEFAULT_DEVICE, parse_address
 from confonnx.attestation.claims import Tee
 from confonnx.errors import TeeError
 
+_SGX: Final = f"{sgx.DIRECTORY}/attestation_type of Gramine"
+_AZURE: Final = "the vTPM of an Azure confidential VM"
+_SEV_SNP: Final = f"{tsm.DIRECTORY} with the provider {tsm.SEV_GUEST}, and {sev_snp.DEVICE}"
+_TDX: Final = f"{tsm.DIRECTORY} with the provider {tsm.TDX_GUEST}"
 
-class Attester(Protocol):
-    """Collects evidence. ``tee`` and ``evidence_type`` (a media type) say of which kind."""
+_Found = TypeVar("_Found")
+
+
+def _default_tpm() -> TpmOptions:
+    return TpmOptions(parse_address(DEFAULT_DEVICE))
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Where to look: the kernel's interfaces, and which TPM."""
+
+    files: Files = field(default_factory=KernelFiles)
+    ioctl: Ioctl = kernel_ioctl
+    wait: Wait = time.sleep
+    tpm: TpmOptions = field(default_factory=_default_tpm)
+    azure: AzureOptions | None = None
 
     @property
-    def tee(self) -> Tee: ...
-
-    @property
-    def evidence_type(self) -> str: ...
-
-    def collect(self, report_data: bytes) -> tuple[bytes, tuple[tuple[str, bytes], ...]]:
-        """Evidence that binds ``report_data`` (64 bytes), and endorsements as pairs of media type and bytes.
-
-        Raises ``TeeError`` when the device fails.
-        """
-        ...
+    def azure_options(self) -> AzureOptions:
+        """``azure``, or Azure's own services with the TPM of ``tpm``."""
+        return self.azure or AzureOptions(self.tpm.connect)
 
 
-def detect(*, forced: Tee | None, require_tee: bool, simulated: SimulatedAttester) -> Attester:
+def detect(
+    *, forced: Tee | None, require_tee: bool, simulated: SimulatedAttester, machine: Machine | None = None
+) -> Attester:
     """The Attester of this machine: of the ``forced`` TEE, else of the one found, else ``simulated``.
 
-    Raises ``TeeError`` when the forced TEE is not there, and when none is and ``require_tee`` is set.
+    Raises ``TeeError`` when the forced TEE is not there, when one is there and fails, and when none is and
+    ``require_tee`` is set.
     """
-    match forced:
-        case None | Tee.SIMULATED:
-            if require_tee:
-                raise TeeError(
-                    "a TEE is required, and this server can attest to none: this version collects simulated "
-                    "evidence alone; for a test without protection leave the requirement out"
-                )
-            return simulated
-        case Tee.SGX:
-            interface = "/dev/attestation of Gramine"
-        case Tee.TDX | Tee.SEV_SNP:
-            interface = "/sys/kernel/config/tsm/report"
-        case Tee.AZURE_SNP | Tee.AZURE_TDX | Tee.TPM:
-            interface = "/dev/tpmrm0"
-        case Tee.NITRO:
-            interface = "/dev/nsm"
-        case _:
-            assert_never(forced)
-    raise TeeError(
-        f"the TEE {forced} was asked for, and this version cannot collect its evidence, which {interface} "
-        "gives; nothing else is used in its place"
+    machine = machine or Machine()
+    if forced is None:
+        found = _find(machine)
+        if found is not None:
+            return found
+    elif forced is not Tee.SIMULATED:
+        return _force(forced, machine)
+    if require_tee:
+        raise TeeError(
+            f"a TEE is required and none was found; looked for {_SGX}, {nitro.DEVICE}, {_AZURE}, {_SEV_SNP}, "
+            f"and {_TDX}; for a test without protection leave the requirement out"
+        )
+    return simulated
+
+
+def _find(machine: Machine) -> Attester | None:
+    files, ioctl, wait = machine.files, machine.ioctl, machine.wait
+    looks: tuple[Callable[[], Attester | None], ...] = (
+        partial(sgx.find, files),
+        partial(nitro.find, files, ioctl),
+        partial(azure_cvm.find, machine.azure_options, files, wait=wait),
+        partial(sev_snp.find, files, ioctl, wait=wait),
+        partial(tdx.find, files, wait=wait),
     )
+    return next((found for look in looks if (found := look()) is not None), None)
+
+
+def _force(tee: Tee, machine: Machine) -> Attester:
+    files, ioctl, wait = machine.files, machine.ioctl, machine.wait
+    match tee:
+        case Tee.SGX:
+            return _present(tee, sgx.find(files), _SGX)
+        case Tee.TDX:
+            return _present(tee, tdx.find(files, wait=wait), _TDX)
+        case Tee.SEV_SNP:
+            return _present(tee, sev_snp.find(files, ioctl, wait=wait), _SEV_SNP)
+        case Tee.AZURE_SNP | Tee.AZURE_TDX:
+            return azure_cvm.open_attester(tee, machine.azure_options, files, wait=wait)
+        case Tee.NITRO:
+            return _present(tee, nitro.find(files, ioctl), nitro.DEVICE)
+        case Tee.TPM:
+            return tpm.open_attester(machine.tpm, files, wait=wait)
+        case Tee.SIMULATED:
+            raise AssertionError("detect() gives the simulated Attester itself")
+        case _:
+            assert_never(tee)
+
+
+def _present(tee: Tee, found: _Found | None, looked_for: str) -> _Found:
+    if found is None:
+        raise TeeError(
+            f"the TEE {tee} was asked for and is not here; looked for {looked_for}; nothing else "
+            "is used in its place"
+        )
+    return found
