@@ -21,8 +21,9 @@ _VIEWS = {
 _LEGEND = f"""\
 c: requests at a time. req/s: median of the rounds. CPU: user and system time for one request.
 gen: share of its core that the load generator used; G: {GENERATOR_LIMIT:.0%} or more, it was the limit.
-wait: share of the time in which server and generator wanted a core that others had. Rounds with
-{DISTURBANCE_LIMIT:.0%} or more are left out where {ENOUGH_ROUNDS} others remain. W: they do not, so look at CPU only.
+wait: share of the time in which server and generator wanted a core that others had.
+Rounds with a wait of {DISTURBANCE_LIMIT:.0%} or more are left out where {ENOUGH_ROUNDS} others remain.
+W: they do not, so look at CPU only.
 Ratios: median of the rounds' ratios and, in brackets, their quartiles. n: how many rounds. "/ plain": against
 the same server with the seal bypassed, "/ minimal": against the minimal plaintext server."""
 
