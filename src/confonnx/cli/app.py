@@ -18,7 +18,7 @@ from confonnx.errors import ConfigurationError, ConfonnxError
 #: of its name, imported when it is used: a client has no server installed, nor time to wait for one to load.
 VERBS: Final = {
     "Server": ("serve", "measure", "hash-credential"),
-    "Client": ("predict", "verify", "inspect"),
+    "Client": ("predict", "verify", "inspect", "policy"),
     "Models": ("hash-model", "model-info", "create-test-inputs"),
     "Try it": ("demo",),
 }

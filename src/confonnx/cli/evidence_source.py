@@ -1,4 +1,4 @@
-"""Where ``verify`` and ``inspect`` get an attestation bundle from: a server, or a saved file."""
+"""Where ``verify`` and ``inspect`` get evidence from: a server, a saved bundle or a file of bare evidence."""
 
 from __future__ import annotations
 
@@ -66,7 +66,8 @@ def from_server(url: str, *, ingress: IngressAuth | None, ca_file: Path | None, 
 
 def from_file(path: Path, *, nonce: str | None) -> Source:
     """The bundle that ``confonnx inspect --save`` wrote."""
-    return Source(parse_bundle(read_bytes(path)), _hex(nonce), datetime.now(UTC))
+    wanted = None if nonce is None else parse_hex(nonce, "--nonce")
+    return Source(parse_bundle(read_bytes(path)), wanted, datetime.now(UTC))
 
 
 def parse_instant(text: str) -> datetime:
@@ -82,16 +83,25 @@ def parse_instant(text: str) -> datetime:
     return instant.astimezone(UTC)
 
 
-def only_one(url: str | None, bundle: Path | None) -> None:
-    """Raises :class:`ConfigurationError` unless exactly one source is given."""
-    if (url is None) == (bundle is None):
-        raise ConfigurationError("give --url (a server) or --bundle (a saved file): one of them")
-
-
-def _hex(text: str | None) -> bytes | None:
-    if text is None:
-        return None
+def parse_hex(text: str, option: str) -> bytes:
+    """The bytes that ``option`` gives in hexadecimal. Raises :class:`ConfigurationError`."""
     try:
         return bytes.fromhex(text)
     except ValueError:
-        raise ConfigurationError(f"--nonce takes hexadecimal digits; found {text!r}") from None
+        raise ConfigurationError(f"{option} takes hexadecimal digits; found {text!r}") from None
+
+
+def only_one(context: typer.Context, url: str | None, **files: Path | None) -> str | None:
+    """The server's address, or None where one of ``files`` (by option name) is the source.
+
+    An address from the environment gives way to a file. Raises :class:`ConfigurationError` unless exactly one
+    source is given.
+    """
+    given = [name for name, path in files.items() if path is not None]
+    origin = context.get_parameter_source("url")
+    if given and origin is not None and origin.name == "ENVIRONMENT":
+        url = None
+    if len(given) + (url is not None) != 1:
+        names = ", ".join(["--url", *("FILE" if name == "file" else f"--{name}" for name in files)])
+        raise ConfigurationError(f"give exactly one of {names}")
+    return url

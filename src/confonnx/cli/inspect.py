@@ -1,4 +1,4 @@
-"""``confonnx inspect``: what a server says about itself. Says nothing about whether it is true."""
+"""``confonnx inspect``: what evidence of any kind says, field by field; nothing about whether it is true."""
 
 from __future__ import annotations
 
@@ -12,21 +12,39 @@ from typing import Annotated
 
 import typer
 
-from confonnx.attestation import claims as media_types
-from confonnx.attestation.bundle import Bundle
-from confonnx.attestation.formats import snp_report
-from confonnx.attestation.statement import Statement, parse_statement
-from confonnx.attestation.verify import simulated
+from confonnx.attestation.bundle import Bundle, parse_bundle
+from confonnx.attestation.statement import parse_statement
 from confonnx.cli import connection as options
 from confonnx.cli import evidence_source as source
-from confonnx.errors import VerificationError
+from confonnx.cli.recognise import ENDORSEMENT_TYPES, Kind, as_endorsement, kind_of, recognise
+from confonnx.cli.vendor_fields import describe
+from confonnx.errors import BundleError, ConfigurationError, VerificationError
+from confonnx.models.documents import read_bytes
 from confonnx.models.files import write_file
 from confonnx.oip.datatypes import ValueSpec
 
+_CUT = 192  # characters of one value in the outline; every digest fits
+
 
 def inspect(
+    context: typer.Context,
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Evidence (a quote, a report, a document, a bundle) or endorsements (collateral, "
+            "certificates, a CRL, an event log)."
+        ),
+    ] = None,
     url: source.UrlOrNone = None,
     bundle: source.SavedBundle = None,
+    kind: Annotated[
+        Kind | None,
+        typer.Option(
+            "--type",
+            metavar="KIND",
+            help=f"What FILE is, where its content does not tell: {', '.join(Kind)}.",
+        ),
+    ] = None,
     save: Annotated[
         Path | None, typer.Option(help="Write the bundle to this file, for `confonnx verify --bundle`.")
     ] = None,
@@ -37,53 +55,62 @@ def inspect(
     timeout: options.Timeout = 60.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show what a server, or a saved bundle, says about itself: code, keys, models. Verifies nothing."""
-    source.only_one(url, bundle)
+    """Show what a server, a saved bundle or a file of evidence says, field by field. Verifies nothing."""
+    url = source.only_one(context, url, file=file, bundle=bundle)
     if url is not None:
         ingress = options.ingress_auth(ingress_user, ingress_pass, ingress_key)
-        found = source.from_server(url, ingress=ingress, ca_file=ca_file, timeout=timeout)
+        found = source.from_server(url, ingress=ingress, ca_file=ca_file, timeout=timeout).bundle
+        if save is not None:
+            write_file(save, found.encode())
+        document = _of_bundle(found)
     else:
-        assert bundle is not None
-        found = source.from_file(bundle, nonce=None)
-    if save is not None:
-        write_file(save, found.bundle.encode())
-    document = {
-        "verified": False,
-        "evidence": _evidence(found.bundle),
-        "statement": _statement(parse_statement(found.bundle.statement)),
-    }
+        if save is not None:
+            raise ConfigurationError("--save goes with --url: a file is there already")
+        path = file or bundle
+        assert path is not None
+        document = _of_file(path, Kind.BUNDLE if bundle is not None else kind)
     if as_json:
         typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
     else:
-        typer.echo("NOT VERIFIED: this is what the server says. `confonnx verify` checks it.")
+        typer.echo("NOT VERIFIED: this is what the evidence says. `confonnx verify` checks it.")
         typer.echo("\n".join(_outline(document)))
 
 
-def _evidence(bundle: Bundle) -> dict[str, object]:
-    described: dict[str, object] = {"type": bundle.evidence_type, "bytes": len(bundle.evidence)}
+def _of_file(path: Path, kind: Kind | None) -> dict[str, object]:
+    data = read_bytes(path)
+    kind = kind or recognise(data, str(path))
+    if kind is Kind.BUNDLE:
+        return _of_bundle(parse_bundle(data))
+    if kind in ENDORSEMENT_TYPES:
+        data = as_endorsement(data, str(path), kind)[1]
+    return {"verified": False, "type": str(kind), "bytes": len(data), **describe(kind, data)}
+
+
+def _of_bundle(bundle: Bundle) -> dict[str, object]:
+    return {
+        "verified": False,
+        "evidence": _record(bundle.evidence_type, bundle.evidence),
+        "endorsements": [_record(media_type, data) for media_type, data in bundle.endorsements],
+        "statement": _statement(bundle.statement),
+    }
+
+
+def _record(media_type: str, data: bytes) -> dict[str, object]:
+    described: dict[str, object] = {"type": media_type, "bytes": len(data)}
+    kind = kind_of(media_type)
+    if kind is None:
+        return described | {"unreadable": "this media type is unknown here"}
     try:
-        match bundle.evidence_type:
-            case simulated.SIMULATED_EVIDENCE:
-                described |= _plain_members(simulated.verify(bundle.evidence))
-            case media_types.SEV_SNP_REPORT:
-                described |= _plain_members(snp_report.parse(bundle.evidence))
-            case _:
-                pass  # the size and type say what can be said
+        return described | describe(kind, data)
     except VerificationError as error:
-        described["unreadable"] = str(error)
-    if bundle.endorsements:
-        described["endorsements"] = [f"{kind} ({len(data)} bytes)" for kind, data in bundle.endorsements]
-    return described
+        return described | {"unreadable": str(error)}
 
 
-def _statement(statement: Statement) -> dict[str, object]:
-    return _plain_members(statement)
-
-
-def _plain_members(value: object) -> dict[str, object]:
-    plain = _plain(value)
-    assert isinstance(plain, dict)
-    return plain
+def _statement(data: bytes) -> object:
+    try:
+        return _plain(parse_statement(data))
+    except BundleError as error:
+        return {"bytes": len(data), "unreadable": str(error)}
 
 
 def _plain(value: object) -> object:
@@ -120,8 +147,13 @@ def _outline(document: Mapping[str, object], indent: str = "") -> list[str]:
             case list():
                 lines.append(f"{indent}{name}: {', '.join(map(str, value)) or '(none)'}")
             case _:
-                text = str(value)
-                lines.append(
-                    f"{indent}{name}: {text if len(text) <= 140 else f'{text[:128]}… ({len(text)})'}"
-                )
+                lines.append(f"{indent}{name}: {_cut(str(value))}")
     return lines
+
+
+def _cut(text: str) -> str:
+    # What the evidence says may be anybody's text, and this is a terminal.
+    text = "".join(
+        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
+    )
+    return text if len(text) <= _CUT else f"{text[:_CUT]}… ({len(text)} characters)"

@@ -16,7 +16,7 @@ from confonnx.attestation.endorse.exchange import UNUSABLE, Answer, Endorsements
 from confonnx.attestation.endorse.options import EndorsementOptions, Mode
 from confonnx.attestation.formats import azure_hcl, snp_report
 from confonnx.attestation.formats.evidence import parse_azure
-from confonnx.attestation.verify.appraise import tee_of_evidence
+from confonnx.attestation.verify.dispatch import tee_of_evidence
 from confonnx.errors import EndorsementError, OverloadedError, TransportError
 
 # CRLs and TCB Info are valid for weeks and change on the day of a revocation or a security fix.
