@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from confonnx.attestation.attest.detect import Attester
+from confonnx.attestation.attest.attester import Attester
 from confonnx.attestation.bundle import Bundle
 from confonnx.attestation.statement import ModelDescription, Statement, StatementLimits, report_data
 from confonnx.errors import OverloadedError

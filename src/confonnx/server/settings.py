@@ -24,8 +24,11 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_v
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from confonnx.attestation.attest.tpm import AK_HANDLE
+from confonnx.attestation.attest.tpm_transport import DEFAULT_DEVICE
 from confonnx.attestation.canonical_json import Json
 from confonnx.attestation.claims import Tee
+from confonnx.attestation.endorse.options import AMD_KDS, INTEL_PCS
 from confonnx.attestation.statement import MAX_TEXT
 from confonnx.errors import ConfigurationError
 from confonnx.runtime.options import ExecutionMode, GraphOptimization
@@ -66,6 +69,14 @@ def _option(default: T, text: str, panel: Panel, *, measured: bool = False) -> T
     extra: dict[str, object] = {"panel": panel, "measured": measured}
     result: T = Field(default, description=text, json_schema_extra=extra, validate_default=False)  # type: ignore[call-overload]
     return result
+
+
+def _parse_handle(value: object) -> object:
+    """Handles are written in hexadecimal, as tpm2-tools write them."""
+    try:
+        return int(value, 0) if isinstance(value, str) else value
+    except ValueError:
+        raise ValueError(f"expected a persistent handle such as {AK_HANDLE:#x}") from None
 
 
 def _split_paths(value: object) -> object:
@@ -126,6 +137,29 @@ class Settings(BaseSettings):
     simulated_signing_key_file: Path | None = _option(
         None, "Public key (PEM) that simulated evidence shows as the signer of the code.", "TEE"
     )
+    tpm: str = _option(
+        DEFAULT_DEVICE, "The TPM, for --tee tpm and on Azure: a device, or swtpm:host=HOST,port=PORT.", "TEE"
+    )
+    tpm_ak_handle: Annotated[int, BeforeValidator(_parse_handle)] = _option(
+        AK_HANDLE, "Where the TPM keeps the attestation key; made there if there is none.", "TEE"
+    )
+    tpm_ak_certificate: Path | None = _option(
+        None, "Certificate of that key and of the CAs above it (PEM), for --tee tpm.", "TEE"
+    )
+    fetch_endorsements: bool = _option(
+        False,
+        "Fetch what vouches for the CPU from its vendor, so that clients need no network; else this server "
+        "makes no connection.",
+        "TEE",
+    )
+    endorsement_cache: Path | None = _option(
+        None, "Where to keep what was fetched; default: ~/.cache/confonnx/endorsements.", "TEE"
+    )
+    endorsement_ca_file: Path | None = _option(
+        None, "More certificate authorities (PEM) for --intel-pcs-url and --amd-kds-url.", "TEE"
+    )
+    intel_pcs_url: str = _option(INTEL_PCS, "Intel's PCS, or a PCCS.", "TEE")
+    amd_kds_url: str = _option(AMD_KDS, "AMD's KDS, or what stands in for it.", "TEE")
     deployment: str = _option(
         "", "Identity of this deployment; attested, and clients' policies may ask for it.", "TEE"
     )
