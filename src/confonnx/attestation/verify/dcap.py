@@ -18,7 +18,9 @@ Steps (Intel SGX ECDSA quote library reference and PCS API v4):
 9. ``dcap.qe``: that is the Quoting Enclave of QE Identity
 10. ``dcap.qe-binding``: its report names the attestation key
 11. ``dcap.signature``: the attestation key signed the quote
-12. ``dcap.tcb-level``, ``tdx.module``: the CPU, QE and TDX module are on a TCB level that Intel knows
+12. ``dcap.tcb-level``, ``dcap.tcb-revoked``, ``tdx.module``: the CPU, QE and TDX module are on TCB levels
+    that
+    Intel knows, and none of them is revoked
 13. ``dcap.second-opinion``: dcap-qvl, another implementation of all of this, agrees
 
 Step 13 is left out for debug quotes, which dcap-qvl refuses whatever it is told; the claims say ``debug``.
@@ -29,7 +31,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
@@ -131,45 +133,39 @@ def verify_quote(
 ) -> DcapResult:
     """Steps 3 to 13 on a parsed quote. Raises :class:`EvidenceError` or :class:`EndorsementError`."""
     pck = _pck_chain(quote, now=now, roots=roots)
-    crls = (
-        parse_crl(collateral.root_crl, step="dcap"),
-        parse_crl(collateral.pck_crl, step="dcap"),
-    )
-    expiries = [
-        pck.expires,
-        check_revocation(pck.ca, issuer=pck.root, crls=crls, now=now, step="dcap"),  # step 4
-        check_revocation(pck.leaf, issuer=pck.ca, crls=crls, now=now, step="dcap"),
-        *_check_signers(collateral, pck.root, crls, now=now, roots=roots),
-        _check_tcb_info(collateral, quote, pck.extension, now=now),
-        _check_qe_identity(collateral, quote, now=now),
-    ]
-    _check_ecdsa(
-        pck.leaf.public_key(), quote.qe_signature, quote.qe_report, "dcap.qe-signature", "QE report"
-    )  # 8
+    valid_until = _check_collateral(quote, collateral, pck, now=now, roots=roots)
+    _check_qe_signature(quote, pck.leaf)
     qe_level = _check_qe(quote, collateral.qe_identity)
     _check_qe_binding(quote)
     _check_quote_signature(quote)
     standing = tcb.standing(collateral.tcb_info, pck.extension, quote.body, qe_level)  # step 12
-    status, advisories = standing.status, set(standing.advisories)
+    if standing.status is TcbStatus.REVOKED:
+        raise EvidenceError(
+            "dcap.tcb-revoked", "Intel revoked the TCB level of this platform: its keys are known to others"
+        )
     if not debug:
-        status, more = _second_opinion(quote, collateral, pck.root, standing.status, now=now)
-        advisories |= more
+        standing = _second_opinion(quote, collateral, pck.root, standing, now=now)
     return DcapResult(
-        status=status,
-        advisories=tuple(sorted(advisories)),
-        platform=DcapPlatform(
-            fmspc=pck.extension.fmspc,
-            tcb_date=standing.date,
-            tcb_evaluation_data_number=min(
-                collateral.tcb_info.evaluation_data_number, collateral.qe_identity.evaluation_data_number
-            ),
-            collateral_issued_at=min(collateral.tcb_info.issue_date, collateral.qe_identity.issue_date),
-            pce_svn=pck.extension.pce_svn,
-            cpu_svn=pck.extension.cpu_svn,
-            qe_status=qe_level.status,
-            platform_status=standing.platform_status,
-        ),
-        valid_until=min(expiries),
+        status=standing.status,
+        advisories=standing.advisories,
+        platform=_platform(pck.extension, collateral, standing, qe_level),
+        valid_until=valid_until,
+    )
+
+
+def _platform(
+    pck: PckExtension, collateral: DcapCollateral, standing: tcb.Standing, qe_level: IsvLevel
+) -> DcapPlatform:
+    documents = (collateral.tcb_info, collateral.qe_identity)
+    return DcapPlatform(
+        fmspc=pck.fmspc,
+        tcb_date=standing.date,
+        tcb_evaluation_data_number=min(document.evaluation_data_number for document in documents),
+        collateral_issued_at=min(document.issue_date for document in documents),
+        pce_svn=pck.pce_svn,
+        cpu_svn=pck.cpu_svn,
+        qe_status=qe_level.status,
+        platform_status=standing.platform_status,
     )
 
 
@@ -191,6 +187,21 @@ def _pck_chain(quote: Quote, *, now: datetime, roots: Collection[bytes]) -> _Pck
     if not values:
         raise EndorsementError("dcap.chain", "the PCK certificate has no SGX extension, so it is of no CPU")
     return _PckChain(chain[0], chain[1], chain[2], pck_extension.parse(values[0]), expires)
+
+
+def _check_collateral(
+    quote: Quote, collateral: DcapCollateral, pck: _PckChain, *, now: datetime, roots: Collection[bytes]
+) -> datetime:
+    """Steps 4 to 7; returns when the first certificate, CRL or document expires."""
+    crls = (parse_crl(collateral.root_crl, step="dcap"), parse_crl(collateral.pck_crl, step="dcap"))
+    return min(
+        pck.expires,
+        check_revocation(pck.ca, issuer=pck.root, crls=crls, now=now, step="dcap"),
+        check_revocation(pck.leaf, issuer=pck.ca, crls=crls, now=now, step="dcap"),
+        *_check_signers(collateral, pck.root, crls, now=now, roots=roots),
+        _check_tcb_info(collateral, quote, pck.extension, now=now),
+        _check_qe_identity(collateral, quote, now=now),
+    )
 
 
 def _check_signers(
@@ -268,6 +279,11 @@ def _check_period(what: str, start: datetime, end: datetime, *, now: datetime, c
         )
 
 
+def _check_qe_signature(quote: Quote, pck: x509.Certificate) -> None:
+    """Step 8."""
+    _check_ecdsa(pck.public_key(), quote.qe_signature, quote.qe_report, "dcap.qe-signature", "QE report")
+
+
 def _check_qe(quote: Quote, identity: QeIdentity) -> IsvLevel:
     """Step 9: signer, product, MISCSELECT and ATTRIBUTES (which rule out a debug QE); returns its TCB
     level."""
@@ -324,8 +340,8 @@ def _ecdsa_holds(key: object, signature: bytes, message: bytes) -> bool:
 
 
 def _second_opinion(
-    quote: Quote, collateral: DcapCollateral, root: x509.Certificate, status: TcbStatus, *, now: datetime
-) -> tuple[TcbStatus, set[str]]:
+    quote: Quote, collateral: DcapCollateral, root: x509.Certificate, ours: tcb.Standing, *, now: datetime
+) -> tcb.Standing:
     """Step 13. Its status counts where it also knows of a relaunch; its advisories are added to ours."""
     check = "dcap.second-opinion"
     try:
@@ -338,8 +354,8 @@ def _second_opinion(
         theirs = TcbStatus(report.status)
     except (ValueError, TypeError, OverflowError) as error:
         raise EvidenceError(check, f"dcap-qvl refuses the quote: {error}") from error
-    if theirs is not status and (status, theirs) not in _RELAUNCH:
+    if theirs is not ours.status and (ours.status, theirs) not in _RELAUNCH:
         raise EvidenceError(
-            check, f"dcap-qvl says {theirs}, we say {status}; do not trust either, and report it"
+            check, f"dcap-qvl says {theirs}, we say {ours.status}; do not trust either, and report it"
         )
-    return theirs, set(report.advisory_ids)
+    return replace(ours, status=theirs, advisories=tuple(sorted({*ours.advisories, *report.advisory_ids})))

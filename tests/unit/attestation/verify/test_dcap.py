@@ -302,14 +302,45 @@ def test_out_of_date_tdx_module() -> None:
     assert claims.tcb_status is TcbStatus.OUT_OF_DATE
 
 
+@pytest.mark.parametrize("debug", [False, True])
 @pytest.mark.parametrize("where", ["platform", "qe"])
-def test_revoked_is_never_up_to_date(where: str) -> None:
+def test_revoked_is_refused(where: str, debug: bool) -> None:
     if where == "platform":
         collateral = SGX_COLLATERAL.with_tcb_info(change("tcbLevels", [tcb_level("Revoked", 5)]))
     else:
         collateral = SGX_COLLATERAL.with_qe_identity(change("tcbLevels", [isv_level("Revoked", 8)]))
-    debug = SGX.but(body=sgx_body(attributes=bytes((7,)) + bytes(7)))
-    assert run(debug, collateral).tcb_status is TcbStatus.REVOKED
+    body = sgx_body(attributes=bytes((7 if debug else 5,)) + bytes(7))
+    assert check(SGX.but(body=body), collateral) == "dcap.tcb-revoked"
+
+
+# What TCB Info can say of a platform that is not revoked; a relaunch is only ever computed.
+STATUSES = (
+    TcbStatus.UP_TO_DATE,
+    TcbStatus.SW_HARDENING_NEEDED,
+    TcbStatus.CONFIGURATION_NEEDED,
+    TcbStatus.CONFIGURATION_AND_SW_HARDENING_NEEDED,
+    TcbStatus.OUT_OF_DATE,
+    TcbStatus.OUT_OF_DATE_CONFIGURATION_NEEDED,
+)
+
+
+@pytest.mark.parametrize("module_svn", [6, 5], ids=["new module", "old module"])
+@pytest.mark.parametrize("qe_svn", [8, 7], ids=["new QE", "old QE"])
+@pytest.mark.parametrize("platform", STATUSES)
+def test_both_implementations_combine_statuses_alike(
+    platform: TcbStatus, qe_svn: int, module_svn: int
+) -> None:
+    """Were they to differ, the quote would be refused; the debug quote leaves dcap-qvl out."""
+    collateral = TDX_COLLATERAL.with_tcb_info(change("tcbLevels", [tcb_level(platform, 5)]))
+    svn = bytes((module_svn, 1, 3)) + bytes(13)
+    qe = {"isv_svn": qe_svn.to_bytes(2, "little")}
+    debug = td_body(tee_tcb_svn=svn, td_attributes=(1 << 28 | 1).to_bytes(8, "little"))
+    ours = run(TDX4.but(body=debug, qe_changes=qe), collateral).tcb_status
+    for quote in (
+        TDX4.but(body=td_body(tee_tcb_svn=svn), qe_changes=qe),
+        TDX5.but(body=td_body(td15=True, tee_tcb_svn=svn, tee_tcb_svn_2=svn), qe_changes=qe),
+    ):
+        assert run(quote, collateral).tcb_status is ours
 
 
 def test_relaunch_advised_is_dcap_qvls_word() -> None:

@@ -11,7 +11,7 @@ from cryptography import x509
 from confonnx.attestation.claims import SevSnpClaims, TcbStatus, Tee
 from confonnx.attestation.verify import sev_snp
 from confonnx.attestation.verify.x509 import Endorsements
-from confonnx.errors import CheckError, EvidenceFormatError
+from confonnx.errors import CheckError, EvidenceFormatError, VerificationError
 from tests.support.authorities import amd
 from tests.support.authorities.amd import ARK, ASK, CHIP_ID, MEASUREMENT, REPORT_DATA, Chip
 from tests.support.authorities.pki import DAY, NOW, crl, ec_key, raw_extension, rsa_key
@@ -259,3 +259,13 @@ def test_refused_vleks(chip: Chip, expected: str) -> None:
 def test_reserved_tcb_bytes(changes: dict[int, bytes]) -> None:
     with pytest.raises(EvidenceFormatError, match="reserved"):
         sev_snp.verify(amd.report(changes), amd.endorsements(), now=NOW, roots=amd.roots())
+
+
+def test_no_bit_of_a_report_can_be_changed() -> None:
+    good = amd.report()
+    endorsements = amd.endorsements()
+    for offset in range(len(good)):
+        changed = bytearray(good)
+        changed[offset] ^= 1
+        with pytest.raises(VerificationError):
+            sev_snp.verify(bytes(changed), endorsements, now=NOW, roots=amd.roots())
