@@ -237,14 +237,9 @@ class App:
             return error_reply(error)
 
     async def _seal(self, reply: Reply, sealer: ResponseSealer) -> bytearray:
-        limit, pad = self._options.max_response_bytes, self._options.pad
-        parts = _encode(reply, self._now())
-        size = sum(map(len, parts))
-        if (padme(size) if pad else size) + _SEAL_OVERHEAD > limit:
-            error = TooLargeError(f"the answer is over the server's limit of {limit} bytes")
-            parts = _encode(error_reply(error), self._now())
-            size = sum(map(len, parts))
-        return await _off_loop(size, lambda: sealer.seal(parts, pad=pad))
+        now = self._now()
+        size = sum(memoryview(part).nbytes for part in reply.body)
+        return await _off_loop(size, lambda: _seal(reply, sealer, self._options, now))
 
     async def _guarded(self, work: Awaitable[T], instead: Callable[[str], T]) -> T:
         """``work``, or ``instead`` of an error that nobody expected: the server's last handler.
@@ -286,6 +281,16 @@ def _nonce(query: str) -> bytes | None:
     if len(nonce) not in NONCE_SIZES:
         raise BundleError("a nonce has 16 to 64 bytes")
     return nonce
+
+
+def _seal(reply: Reply, sealer: ResponseSealer, options: AppOptions, now: datetime) -> bytearray:
+    parts = _encode(reply, now)
+    size = sum(map(len, parts))
+    limit = options.max_response_bytes
+    if (padme(size) if options.pad else size) + _SEAL_OVERHEAD > limit:
+        error = TooLargeError(f"the answer is over the server's limit of {limit} bytes")
+        parts = _encode(error_reply(error), now)
+    return sealer.seal(parts, pad=options.pad)
 
 
 def _encode(reply: Reply, now: datetime) -> list[Buffer]:

@@ -15,10 +15,9 @@ from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
 
-from confonnx.attestation.attest.detect import Attester, detect
-from confonnx.attestation.attest.simulated import SimulatedAttester, measure_installation
+from confonnx.attestation.attest.attester import Attester
+from confonnx.attestation.attest.simulated import measure_installation
 from confonnx.attestation.claims import Tee
-from confonnx.attestation.policy import signers
 from confonnx.attestation.statement import StatementLimits
 from confonnx.errors import ConfigurationError
 from confonnx.keys.ring import KeyRing
@@ -49,6 +48,7 @@ from confonnx.server.metrics import Metrics, MetricsHandler
 from confonnx.server.replay import ReplayCache
 from confonnx.server.routes import Routes
 from confonnx.server.settings import Settings
+from confonnx.server.tee import open_attester
 
 _KEY_CHECK_SECONDS = 1.0
 _SPARE_DESCRIPTORS = 128  # files, devices, the listeners, threads' wake-up pipes
@@ -178,8 +178,8 @@ class _Parts:
 def _assemble(settings: Settings, log: Log) -> _Parts:
     """Everything but sockets; whatever is wrong with settings, models or the TEE comes out here."""
     authenticator = Authenticator(_credentials(settings))
-    measurement = measure_installation(settings.measured())
-    attester = _attester(settings, measurement)
+    attester = open_attester(settings, measure_installation(settings.measured()), now=_now)
+    measurement = attester.measure()
     if attester.tee is Tee.SIMULATED:
         log.emit(Unprotected(advice=_SIMULATED))
     threads = Threads.plan(
@@ -237,20 +237,6 @@ def _credentials(settings: Settings) -> tuple[Credential, ...]:
     return load_credentials(
         auth_key=None if key is None else key.get_secret_value(), auth_file=settings.auth_file
     )
-
-
-def _attester(settings: Settings, measurement: bytes) -> Attester:
-    signer = None
-    path = settings.simulated_signing_key_file
-    if path is not None:
-        try:
-            signer = signers(path.read_bytes())[Tee.SIMULATED]
-        except OSError as error:
-            raise ConfigurationError(
-                f"--simulated-signing-key-file {path} cannot be read: {error.strerror}"
-            ) from error
-    simulated = SimulatedAttester(measurement, signer=signer, debug=settings.simulated_debug)
-    return detect(forced=settings.tee, require_tee=settings.require_tee, simulated=simulated)
 
 
 def _model_files(settings: Settings) -> tuple[ModelFile, ...]:

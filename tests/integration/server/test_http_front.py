@@ -446,6 +446,16 @@ def test_slow_sender_is_cut_off(run: Run, case: str) -> None:
     run(scenario)
 
 
+def test_first_head_is_timed_from_the_connect(run: Run) -> None:
+    async def scenario(front: Front) -> None:
+        reader, writer = await front.connect()
+        await asyncio.sleep(0.8)
+        writer.write(b"GET / HT")  # a first byte buys no time
+        assert status_of(await asyncio.wait_for(reader.read(), 0.7)) == 408
+
+    run(scenario, replace(LIMITS, header_timeout=1.0, idle_timeout=5.0))
+
+
 def test_idle_connection_is_closed_silently(run: Run) -> None:
     async def scenario(front: Front) -> None:
         reader, writer = await front.connect()

@@ -135,6 +135,20 @@ def test_large_requests_and_answers_go_through_the_pool(models: list[LoadedModel
     run(scenario)
 
 
+def test_long_texts_are_not_parsed_on_the_event_loop(models: list[LoadedModel]) -> None:
+    async def scenario() -> None:
+        gateway = Gateway(models)
+        inputs = [{"name": name, "datatype": "FP32", "shape": [1], "data": [1]} for name in ("a", "b")]
+        text = json.dumps({"inputs": inputs}).encode()
+        for spaces, queued in ((0, 0), (70_000, 1)):
+            body = text + b" " * spaces
+            answer = document(await gateway.ask("/v2/models/add/infer", method="POST", body=body))
+            assert answer["outputs"][0]["data"] == [2.0]
+            assert gateway.count("confonnx_queue_duration_seconds_count") == queued
+
+    run(scenario)
+
+
 @pytest.mark.parametrize(
     ("inputs", "status", "texts"),
     [

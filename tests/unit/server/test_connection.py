@@ -1,0 +1,162 @@
+"""Timing of a connection against a transport that does what a test says: moments that sockets do not show."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any, cast
+
+import pytest
+
+from confonnx.server.http import HttpLimits, HttpServer, _Connection
+from confonnx.server.messages import HttpRequest, HttpResponse
+
+LIMITS = HttpLimits(transfer_grace=5.0, min_rate=1000, linger=1.0, header_timeout=10.0, idle_timeout=20.0)
+
+
+class Answers:
+    """A handler that answers 5000 bytes."""
+
+    def wants_body(self, method: str, path: str) -> bool:
+        return True
+
+    async def handle(self, request: HttpRequest) -> HttpResponse:
+        return HttpResponse(200, {}, (bytes(5000),))
+
+
+class FakeTransport:
+    """Takes what is written; ``unsent`` bytes of it have not left."""
+
+    def __init__(self) -> None:
+        self.unsent = 0
+        self.written = b""
+        self.calls: list[str] = []
+
+    def set_write_buffer_limits(self, **_: int) -> None:
+        pass
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
+
+    def writelines(self, parts: Iterable[Any]) -> None:
+        self.written += b"".join(parts)
+
+    def is_closing(self) -> bool:
+        return "close" in self.calls or "abort" in self.calls
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *_: self.calls.append(name)
+
+
+class Peer:
+    """A connection and the fake transport below it."""
+
+    def __init__(self) -> None:
+        self.server = HttpServer(Answers(), LIMITS)
+        self.connection = _Connection(self.server)
+        self.transport = FakeTransport()
+        self.connection.connection_made(cast(asyncio.Transport, self.transport))
+
+    async def send(self, data: bytes) -> None:
+        buffer = self.connection.get_buffer(len(data))
+        buffer[: len(data)] = data
+        self.connection.buffer_updated(len(data))
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+    def after(self, seconds: float) -> list[str]:
+        """What the server did to the transport when it looked again ``seconds`` later."""
+        self.transport.calls.clear()
+        self.connection.check_time(asyncio.get_running_loop().time() + seconds)
+        return self.transport.calls
+
+
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n"
+
+
+def test_last_bytes_of_an_answer_get_their_time_before_the_connection_is_cut() -> None:
+    async def scenario() -> None:
+        peer = Peer()
+        await peer.send(GET + b"Connection: close\r\n\r\n")
+        assert peer.transport.calls == ["write_eof"]
+        assert len(peer.transport.written) > 5000
+        peer.transport.unsent = 3000
+        assert peer.after(4.0) == []  # far over the linger time, but not too slow
+        assert peer.after(8.0) == ["abort"]
+        peer.transport.unsent = 0
+        assert peer.after(0.9) == []
+        assert peer.after(1.1) == ["abort"]
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("unsent", "seconds", "cut"),
+    [(5000, 4.9, False), (5000, 5.5, True), (2000, 7.5, False), (2000, 8.5, True)],
+)
+def test_slow_reader_is_measured_by_what_has_left(unsent: int, seconds: float, cut: bool) -> None:
+    async def scenario() -> None:
+        peer = Peer()
+        peer.connection.pause_writing()
+        await peer.send(GET + b"\r\n")
+        peer.transport.unsent = unsent + len(peer.transport.written) - 5000
+        assert peer.after(seconds) == (["abort"] if cut else [])
+
+    asyncio.run(scenario())
+
+
+def test_next_request_waits_until_the_reader_caught_up() -> None:
+    async def scenario() -> None:
+        peer = Peer()
+        peer.connection.pause_writing()
+        await peer.send(GET + b"\r\n" + GET + b"\r\n")
+        assert peer.transport.written.count(b"HTTP/1.1 200") == 1
+        peer.connection.resume_writing()
+        await asyncio.sleep(0.01)
+        assert peer.transport.written.count(b"HTTP/1.1 200") == 2
+
+    asyncio.run(scenario())
+
+
+def test_idle_times() -> None:
+    async def scenario() -> None:
+        peer = Peer()
+        assert peer.after(9.0) == []
+        assert peer.after(11.0) == ["close"]
+        peer = Peer()
+        await peer.send(GET + b"\r\n")
+        assert peer.after(19.0) == []
+        assert peer.after(21.0) == ["close"]
+
+    asyncio.run(scenario())
+
+
+def test_an_answer_to_nobody_is_dropped() -> None:
+    async def scenario() -> None:
+        peer = Peer()
+        buffer = peer.connection.get_buffer(100)
+        data = GET + b"\r\n"
+        buffer[: len(data)] = data
+        peer.connection.buffer_updated(len(data))
+        peer.connection.connection_lost(None)
+        await asyncio.sleep(0.01)
+        assert peer.transport.written == b""
+        assert peer.server.connections == 0
+
+    asyncio.run(scenario())
+
+
+def test_handler_that_breaks_its_promise_costs_the_connection() -> None:
+    class Breaks(Answers):
+        async def handle(self, request: HttpRequest) -> HttpResponse:
+            raise ValueError
+
+    async def scenario() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: None)
+        peer = Peer()
+        peer.server.handler = Breaks()
+        await peer.send(GET + b"\r\n")
+        assert "abort" in peer.transport.calls
+        assert peer.transport.written == b""
+
+    asyncio.run(scenario())
