@@ -36,6 +36,8 @@ class FakeVendors:
     asked: list[str] = field(default_factory=list)
     heard: list[dict[str, str]] = field(default_factory=list)
     port: int = 0
+    otherwise: Page = field(default_factory=lambda: Page(b"not found", 404))
+    """What every other path gets."""
 
     @property
     def url(self) -> str:
@@ -52,7 +54,7 @@ def fake_vendors(pages: Mapping[str, Page] | None = None) -> Iterator[FakeVendor
         def do_GET(self) -> None:
             vendors.asked.append(self.path)
             vendors.heard.append({name.lower(): value for name, value in self.headers.items()})
-            page = vendors.pages.get(self.path, Page(b"not found", 404))
+            page = vendors.pages.get(self.path, vendors.otherwise)
             if page.busy:
                 page.busy -= 1
                 page = Page(b"", 429, page.fields)

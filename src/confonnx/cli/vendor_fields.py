@@ -22,8 +22,8 @@ from confonnx.attestation.formats import (
 )
 from confonnx.attestation.formats.azure_hcl import HardwareReport
 from confonnx.attestation.formats.dcap_quote import SgxBody, TdBody
-from confonnx.attestation.formats.evidence import AzureEvidence
 from confonnx.attestation.formats.event_log import EventLog
+from confonnx.attestation.formats.evidence import AzureEvidence
 from confonnx.attestation.verify import simulated
 from confonnx.attestation.verify.sgx import ATTRIBUTES_DEBUG
 from confonnx.attestation.verify.tdx import MIGRATABLE, SEPT_VE_DISABLE, TUD
