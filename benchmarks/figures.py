@@ -16,7 +16,7 @@ GENERATOR_LIMIT = 0.9
 """From this share of its core on, the load generator was what limited a window."""
 
 DISTURBANCE_LIMIT = 0.1
-"""A round whose server and generator waited for a core for this share of the time says little."""
+"""A round in which others used this share of one of the two cores says little about times."""
 
 ENOUGH_ROUNDS = 3
 """So many undisturbed rounds, and the disturbed ones are left out."""
@@ -36,8 +36,8 @@ class Cell:
 class Round:
     """One window of a cell. Seconds, requests a second, shares of the window's time from 0 up, bytes.
 
-    ``server_cpu`` and ``generator_cpu`` are for one request. ``waited`` is how long the two
-    wanted a core that others had.
+    ``server_cpu`` and ``generator_cpu`` are for one request. ``others`` is what they
+    used of one of the cores.
     """
 
     requests: int
@@ -47,7 +47,7 @@ class Round:
     server_cpu: float
     generator_cpu: float
     generator_share: float
-    waited: float
+    others: float
     peak: int
 
     @classmethod
@@ -63,14 +63,14 @@ class Round:
             server_cpu=timings.server_cpu / requests,
             generator_cpu=timings.generator_cpu / requests,
             generator_share=timings.generator_cpu / timings.elapsed,
-            waited=timings.waited / timings.elapsed,
+            others=timings.others,
             peak=outcome.peak,
         )
 
     @property
     def disturbed(self) -> bool:
         """Whether others used the two cores so much that times say little."""
-        return self.waited >= DISTURBANCE_LIMIT
+        return self.others >= DISTURBANCE_LIMIT
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class Summary:
     server_cpu: float
     generator_cpu: float
     generator_share: float
-    waited: float
+    others: float
     peak: int
 
     @property
@@ -95,7 +95,7 @@ class Summary:
     @property
     def disturbed(self) -> bool:
         """Whether it is made of disturbed rounds, for want of others."""
-        return self.waited >= DISTURBANCE_LIMIT
+        return self.others >= DISTURBANCE_LIMIT
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,7 @@ class Results:
             server_cpu=median("server_cpu"),
             generator_cpu=median("generator_cpu"),
             generator_share=median("generator_share"),
-            waited=median("waited"),
+            others=median("others"),
             peak=max(entry.peak for entry in every),
         )
 

@@ -7,7 +7,6 @@ the generator is as cheap as Python lets it be. What it costs is measured with t
 from __future__ import annotations
 
 import gc
-import os
 import re
 import select
 import socket
@@ -18,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.machine import cpu_seconds, waiting_seconds
+from benchmarks.machine import core_of, cpu_seconds, idle_seconds
 
 _STALL_SECONDS = 30.0
 _LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]+)\r\n", re.IGNORECASE)
@@ -34,42 +33,47 @@ class LoadError(RuntimeError):
 class Timings:
     """What was seen while every connection was busy: without the first and the last requests of a window.
 
-    ``latencies`` in seconds, one for each request. ``server_cpu``, ``generator_cpu`` and ``waited`` (by both,
-    for a core that others had) in seconds over ``elapsed``.
+    ``latencies`` in seconds, one for each request. ``server_cpu`` and ``generator_cpu`` in seconds over
+    ``elapsed``. ``others``: the share of a core that was not idle, and not used by either of the two; of the
+    server's core or of the generator's, whichever is larger.
     """
 
     latencies: npt.NDArray[np.float64]
     elapsed: float
     server_cpu: float
     generator_cpu: float
-    waited: float
+    others: float
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A reading of all clocks, in seconds."""
+    """A reading of all clocks, in seconds: CPU time of server and generator, idle time of their cores."""
 
     wall: float
     server_cpu: float
     generator_cpu: float
-    waited: float
+    server_idle: float
+    generator_idle: float
 
     @classmethod
     def now(cls, pid: int) -> Mark:
         """The clocks now, of the server with process id ``pid`` and of this process, the generator."""
-        waited = waiting_seconds(pid) + waiting_seconds(os.getpid())  # the slow ones first
-        return cls(time.perf_counter(), cpu_seconds(pid), time.process_time(), waited)
+        idle = idle_seconds(core_of(pid)), idle_seconds(core_of(0))  # the slow ones first
+        return cls(time.perf_counter(), cpu_seconds(pid), time.process_time(), *idle)
 
     def until(self, end: Mark, latencies: npt.NDArray[np.float64]) -> Timings:
-        """What went on from here to ``end``, in which the requests with those ``latencies`` (seconds) were
-        answered.
-        """
+        """From here to ``end``, in which requests with those ``latencies`` (seconds) were answered."""
+        elapsed = end.wall - self.wall
+        server_cpu = end.server_cpu - self.server_cpu
+        generator_cpu = end.generator_cpu - self.generator_cpu
+        server_core = elapsed - server_cpu - (end.server_idle - self.server_idle)
+        generator_core = elapsed - generator_cpu - (end.generator_idle - self.generator_idle)
         return Timings(
             latencies=latencies,
-            elapsed=end.wall - self.wall,
-            server_cpu=end.server_cpu - self.server_cpu,
-            generator_cpu=end.generator_cpu - self.generator_cpu,
-            waited=end.waited - self.waited,
+            elapsed=elapsed,
+            server_cpu=server_cpu,
+            generator_cpu=generator_cpu,
+            others=max(server_core, generator_core, 0.0) / elapsed,
         )
 
 

@@ -6,7 +6,7 @@ import os
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -83,13 +83,18 @@ def cpu_seconds(pid: int) -> float:
     return time.clock_gettime((~pid << 3) | 2)
 
 
-def waiting_seconds(pid: int) -> float:
-    """How long the living threads of a process were ready to run and had no core: the load of others."""
-    total = 0
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        with suppress(FileNotFoundError, ProcessLookupError):  # it ended meanwhile
-            total += int((task / "schedstat").read_text().split()[1])
-    return total / 1e9
+def idle_seconds(core: int) -> float:
+    """How long ``core`` has had nothing to do, to 10 ms. What is left of a time belongs to its processes."""
+    for line in Path("/proc/stat").read_text().splitlines():
+        name, *ticks = line.split()
+        if name == f"cpu{core}":
+            return (int(ticks[3]) + int(ticks[4])) / os.sysconf("SC_CLK_TCK")  # idle, iowait: proc_stat(5)
+    raise ValueError(f"/proc/stat has no core {core}")
+
+
+def core_of(pid: int) -> int:
+    """The core that a process is bound to, or the first of them; 0 is this process."""
+    return min(os.sched_getaffinity(pid))
 
 
 def resident_bytes(pid: int) -> int:

@@ -21,9 +21,8 @@ _VIEWS = {
 _LEGEND = f"""\
 c: requests at a time. req/s: median of the rounds. CPU: user and system time for one request.
 gen: share of its core that the load generator used; G: {GENERATOR_LIMIT:.0%} or more, it was the limit.
-wait: share of the time in which server and generator wanted a core that others had.
-Rounds with a wait of {DISTURBANCE_LIMIT:.0%} or more are left out where {ENOUGH_ROUNDS} others remain.
-W: they do not, so look at CPU only.
+other: share of one of the two cores that other processes used. Rounds with {DISTURBANCE_LIMIT:.0%} or more
+are left out where {ENOUGH_ROUNDS} quieter ones remain; W: too few do, so look at CPU only.
 Ratios: median of the rounds' ratios and, in brackets, their quartiles. n: how many rounds. "/ plain": against
 the same server with the seal bypassed, "/ minimal": against the minimal plaintext server."""
 
@@ -79,7 +78,7 @@ class Report:
         columns = [
             f"{cell.concurrency:>3} {cell.variant:<8}",
             f"{_time(summary.p50):>8} {_time(summary.p99):>8} {summary.rate:>8.4g}{limited} {_time(cpu):>8}",
-            f"{summary.generator_share:>4.0%} {summary.waited:>4.0%}{'W' if summary.disturbed else ' '}",
+            f"{summary.generator_share:>4.0%} {summary.others:>5.0%}{'W' if summary.disturbed else ' '}",
         ]
         if cell.variant is not Variant.PLAIN:
             against = self.results.compare(cell, Variant.PLAIN)
@@ -106,7 +105,7 @@ class Report:
 
 _BLANK = " " * 16
 _HEADER = (
-    f"{'c':>3} {'variant':<8} {'p50':>8} {'p99':>8} {'req/s':>8}  {'CPU':>8} {'gen':>4} {'wait':>4}   n "
+    f"{'c':>3} {'variant':<8} {'p50':>8} {'p99':>8} {'req/s':>8}  {'CPU':>8} {'gen':>4} {'other':>5}   n "
     f"{'p50 / plain':<16} {'req/s / plain':<16} {'CPU / plain':<16} p50 / minimal"
 )
 

@@ -47,7 +47,7 @@ class Plan:
     concurrencies: frozenset[int]
 
 
-FULL = Plan(window=0.5, rounds=13, client_rounds=9, concurrencies=frozenset({1, 2, 8, 32}))
+FULL = Plan(window=0.3, rounds=18, client_rounds=10, concurrencies=frozenset({1, 2, 8, 32}))
 QUICK = Plan(window=0.1, rounds=2, client_rounds=1, concurrencies=frozenset({1, 8}))
 
 

@@ -14,10 +14,10 @@ PLAIN = Cell("server", "tiny", 1, Variant.PLAIN)
 SEALED = Cell("server", "tiny", 1, Variant.X25519)
 
 
-def outcome(*latencies: float, generator_cpu: float = 0.1, waited: float = 0.05, peak: int = 1000) -> Outcome:
+def outcome(*latencies: float, generator_cpu: float = 0.1, others: float = 0.05, peak: int = 1000) -> Outcome:
     """A window of one second."""
     timings = Timings(
-        np.array(latencies), elapsed=1.0, server_cpu=0.5, generator_cpu=generator_cpu, waited=waited
+        np.array(latencies), elapsed=1.0, server_cpu=0.5, generator_cpu=generator_cpu, others=others
     )
     return Outcome(timings, peak)
 
@@ -26,7 +26,7 @@ def test_a_round_is_counted_for_each_request() -> None:
     found = Round.of(outcome(0.2, 0.3, 0.1, 0.4))
     assert (found.requests, found.p50, found.rate) == (4, 0.25, 4.0)
     assert (found.server_cpu, found.generator_cpu) == (0.125, 0.025)
-    assert (found.generator_share, found.waited, found.peak) == (0.1, 0.05, 1000)
+    assert (found.generator_share, found.others, found.peak) == (0.1, 0.05, 1000)
 
 
 def test_a_summary_pools_latencies_and_keeps_the_largest_peak() -> None:
@@ -44,10 +44,10 @@ def test_a_busy_generator_is_marked(share: float, limited: bool) -> None:
     assert results.summary(PLAIN).generator_limited is limited
 
 
-@pytest.mark.parametrize(("waited", "disturbed"), [(0.09, False), (0.1, True)])
-def test_a_window_that_others_disturbed_is_marked(waited: float, disturbed: bool) -> None:
+@pytest.mark.parametrize(("others", "disturbed"), [(0.09, False), (0.1, True)])
+def test_a_window_that_others_disturbed_is_marked(others: float, disturbed: bool) -> None:
     results = Results()
-    results.add(PLAIN, outcome(1.0, waited=waited))
+    results.add(PLAIN, outcome(1.0, others=others))
     assert results.summary(PLAIN).disturbed is disturbed
 
 
@@ -66,7 +66,7 @@ def test_disturbed_rounds_are_left_out_where_enough_others_remain() -> None:
     results = Results()
     for number in range(4):
         results.add(PLAIN, outcome(1.0))
-        results.add(SEALED, outcome(2.0) if number else outcome(50.0, waited=0.5, peak=2000))
+        results.add(SEALED, outcome(2.0) if number else outcome(50.0, others=0.5, peak=2000))
     found = results.compare(SEALED, Variant.PLAIN)
     assert (found.rounds, found.p50.low, found.p50.high) == (3, 2.0, 2.0)
     assert (results.summary(SEALED).p99, results.summary(SEALED).requests) == (2.0, 3)
@@ -75,9 +75,9 @@ def test_disturbed_rounds_are_left_out_where_enough_others_remain() -> None:
 
 def test_disturbed_rounds_count_where_too_few_others_remain() -> None:
     results = Results()
-    for latency, waited in ((2.0, 0.05), (4.0, 0.5), (6.0, 0.5)):
+    for latency, others in ((2.0, 0.05), (4.0, 0.5), (6.0, 0.5)):
         results.add(PLAIN, outcome(1.0))
-        results.add(SEALED, outcome(latency, waited=waited))
+        results.add(SEALED, outcome(latency, others=others))
     found = results.compare(SEALED, Variant.PLAIN)
     assert (found.rounds, found.p50.median) == (3, 4.0)
     assert results.summary(SEALED).disturbed

@@ -28,7 +28,7 @@ def report() -> Report:
         (Variant.MINIMAL, 50e-6, 0.95),
     ):
         timings = Timings(
-            np.full(4, latency), elapsed=1.0, server_cpu=4 * latency, generator_cpu=generator_cpu, waited=0.02
+            np.full(4, latency), elapsed=1.0, server_cpu=4 * latency, generator_cpu=generator_cpu, others=0.02
         )
         results.add(Cell("server", "tiny", 1, variant), Outcome(timings, peak=1 << 20))
     growths = [Growth(Variant.XWING, first=48 << 20, repeated=32 << 20, payload=16 << 20)]

@@ -1,0 +1,56 @@
+"""What the benchmarks read of Linux, held against what is known about this process."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+
+from benchmarks.machine import (
+    choose_cores,
+    core_of,
+    cpu_seconds,
+    idle_seconds,
+    on_core,
+    peak_bytes,
+    reset_peak,
+    resident_bytes,
+)
+
+
+def test_cpu_time_of_a_process_is_its_own() -> None:
+    before = time.process_time()
+    measured = cpu_seconds(os.getpid())
+    assert before <= measured <= time.process_time()
+
+
+def test_idle_time_only_grows() -> None:
+    core = core_of(0)
+    before = idle_seconds(core)
+    time.sleep(0.05)
+    assert 0 <= before <= idle_seconds(core)
+
+
+def test_a_core_that_is_not_there_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no core 99999"):
+        idle_seconds(99999)
+
+
+def test_a_process_started_on_a_core_stays_there_and_we_do_not() -> None:
+    before = os.sched_getaffinity(0)
+    core = choose_cores().generator
+    with on_core(core):
+        assert os.sched_getaffinity(0) == {core}
+        assert core_of(0) == core
+    assert os.sched_getaffinity(0) == before
+
+
+def test_the_peak_shows_memory_that_is_gone() -> None:
+    pid = os.getpid()
+    reset_peak(pid)
+    before = peak_bytes(pid)
+    block = bytearray(b"\1") * (64 << 20)
+    del block
+    assert peak_bytes(pid) - before > 48 << 20
+    assert resident_bytes(pid) <= peak_bytes(pid)
