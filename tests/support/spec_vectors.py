@@ -1,0 +1,201 @@
+"""The test vectors beside the specifications: ``docs/spec/vectors/*.json``.
+
+    python -m tests.support.spec_vectors --write
+
+writes them anew; ``tests/vectors/test_spec_vectors.py`` holds the code to what is committed. All randomness
+is fixed, except that of an X-Wing sender, whose coins the library does not let us choose: that one exchange
+is kept from the file, and checked from the receiver's side.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from confonnx.attestation.statement import report_data
+from confonnx.errors import ConfonnxError, UnknownKeyError
+from confonnx.ohttp import bhttp
+from confonnx.ohttp.encapsulation import encapsulate_request, open_request
+from confonnx.ohttp.hpke import Buffer, Kem, PrivateKey
+from confonnx.ohttp.key_config import KeyConfig, encode_key_configs
+from confonnx.oip import binary, messages
+from confonnx.oip.datatypes import Datatype, TensorType
+from tests.support import simulated_server
+
+DIRECTORY = Path(__file__).resolve().parents[2] / "docs" / "spec" / "vectors"
+
+_SEED = bytes(range(32))  # input keying material of the gateway's keys
+_EPHEMERAL = bytes(range(64, 96))  # the X25519 sender's private key
+_RESPONSE_NONCE = bytes(range(128, 144))
+_DATE = "Tue, 24 Nov 2026 08:00:00 GMT"
+_MASKS = {"the last bit": (-1, 1), "the first bit of enc": (7, 128), "the AEAD": (6, 3)}
+
+
+class _Keys:
+    """The gateway's keys by identifier."""
+
+    def __init__(self, *keys: tuple[int, PrivateKey]) -> None:
+        self._keys = dict(keys)
+
+    def private_key(self, key_id: int) -> PrivateKey:
+        """See ``KeyLookup``; here every other identifier is unknown."""
+        try:
+            return self._keys[key_id]
+        except KeyError:
+            raise UnknownKeyError("no such key") from None
+
+
+def wire() -> dict[str, Any]:
+    """One inference in every layer, and messages that must not open."""
+    question = messages.InferRequest(
+        inputs=(
+            messages.InferInput(
+                "image", TensorType(Datatype.FP32, (1, 2)), np.array([[0.5, -2]], np.float32)
+            ),
+        ),
+        id="vector",
+    )
+    encoded = binary.encode_infer_request(question)
+    request = bhttp.Request(
+        "POST",
+        "https",
+        "confonnx.example",
+        "/v2/models/digits/versions/1/infer",
+        (
+            ("date", _DATE),
+            ("content-type", encoded.content_type),
+            (binary.HEADER_LENGTH_FIELD, str(encoded.header_length)),
+        ),
+        b"".join(encoded.parts),
+    )
+    answer = binary.encode_infer_response(
+        messages.InferResponse(
+            "digits", "1", (messages.InferOutput("digit", TensorType(Datatype.INT64, (1,)), np.array([7])),)
+        ),
+        question,
+    )
+    response = bhttp.Response(
+        200,
+        (
+            ("date", _DATE),
+            ("content-type", answer.content_type),
+            (binary.HEADER_LENGTH_FIELD, str(answer.header_length)),
+        ),
+        b"".join(answer.parts),
+    )
+    request_bytes, response_bytes = (
+        _joined(bhttp.encode_request(request)),
+        _joined(bhttp.encode_response(response)),
+    )
+    key = PrivateKey.derive(Kem.X25519, _SEED)
+    config = KeyConfig(key_id=1, kem=Kem.X25519, public_key=key.public_key)
+    sealed, opener = encapsulate_request(config, [request_bytes], randomness=_EPHEMERAL)
+    opened = open_request(_Keys((1, key)), bytes(sealed))
+    sealed_answer = opened.sealer.seal([response_bytes], randomness=_RESPONSE_NONCE)
+    assert bytes(opener.open(bytes(sealed_answer))).startswith(response_bytes)
+    return {
+        "what": "docs/spec/wire.md: an inference over KEM 0x0020; all values hexadecimal",
+        "key_seed": _SEED.hex(),
+        "key_configurations": encode_key_configs([config]).hex(),
+        "ephemeral_private_key": _EPHEMERAL.hex(),
+        "request_bhttp": request_bytes.hex(),
+        "request_sealed": sealed.hex(),
+        "response_nonce": _RESPONSE_NONCE.hex(),
+        "response_bhttp": response_bytes.hex(),
+        "response_sealed": sealed_answer.hex(),
+        "refused": [
+            {"what": name, "request": message.hex(), "error": _error(key, message)}
+            for name, message in _damaged(bytes(sealed)).items()
+        ],
+    }
+
+
+def xwing(kept: dict[str, Any] | None) -> dict[str, Any]:
+    """One request sealed over KEM 0x647a: the one that is kept, or else a new one."""
+    key = PrivateKey.derive(Kem.MLKEM768_X25519, _SEED)
+    config = KeyConfig(key_id=2, kem=Kem.MLKEM768_X25519, public_key=key.public_key)
+    plaintext = b"confonnx"
+    sealed = bytes.fromhex(kept["request_sealed"]) if kept else encapsulate_request(config, [plaintext])[0]
+    opened = open_request(_Keys((2, key)), bytes(sealed))
+    return {
+        "what": "docs/spec/wire.md: a request over KEM 0x647a; all values hexadecimal",
+        "key_seed": _SEED.hex(),
+        "key_configurations": encode_key_configs([config]).hex(),
+        "request_sealed": bytes(sealed).hex(),
+        "request_plaintext": bytes(opened.plaintext).hex(),
+        "response_nonce": _RESPONSE_NONCE.hex(),
+        "response_plaintext": plaintext.hex(),
+        "response_sealed": opened.sealer.seal([plaintext], randomness=_RESPONSE_NONCE).hex(),
+    }
+
+
+def attestation() -> dict[str, Any]:
+    """A statement, what binds it, and the bundle that carries both."""
+    statement = simulated_server.statement().encode()
+    bundle = simulated_server.bundle()
+    return {
+        "what": "docs/spec/attestation.md: simulated evidence; statement and bundle as text, the rest in hex",
+        "group_secret": simulated_server.SECRET.hex(),
+        "epoch": 7,
+        "nonce": simulated_server.NONCE.hex(),
+        "statement": statement.decode("ascii"),
+        "report_data": report_data(statement).hex(),
+        "evidence_type": bundle.evidence_type,
+        "evidence": base64.b64encode(bundle.evidence).decode("ascii"),
+        "bundle": bundle.encode().decode("ascii"),
+    }
+
+
+def documents() -> dict[str, dict[str, Any]]:
+    """Every vector file by its name."""
+    path = DIRECTORY / "wire-xwing.json"
+    kept = json.loads(path.read_text("utf-8")) if path.exists() else None
+    return {"wire-x25519.json": wire(), "wire-xwing.json": xwing(kept), "attestation.json": attestation()}
+
+
+def _damaged(sealed: bytes) -> dict[str, bytes]:
+    changed = {}
+    for name, (at, mask) in _MASKS.items():
+        message = bytearray(sealed)
+        message[at] ^= mask
+        changed[f"{name} changed"] = bytes(message)
+    return {
+        **changed,
+        "another key identifier": b"\x09" + sealed[1:],
+        "cut by one byte": sealed[:-1],
+        "one byte more": sealed + b"\0",
+        "the header alone": sealed[:7],
+        "nothing": b"",
+    }
+
+
+def _error(key: PrivateKey, message: bytes) -> str:
+    try:
+        open_request(_Keys((1, key)), message)
+    except ConfonnxError as error:
+        return error.code
+    raise AssertionError("a damaged message opened")
+
+
+def _joined(parts: Sequence[Buffer]) -> bytes:
+    return b"".join(parts)
+
+
+def main() -> None:
+    """Write the files, or say that it needs to be asked for."""
+    parser = argparse.ArgumentParser(description="Write the test vectors of the specifications.")
+    parser.add_argument("--write", action="store_true", required=True)
+    parser.parse_args()
+    DIRECTORY.mkdir(parents=True, exist_ok=True)
+    for name, document in documents().items():
+        (DIRECTORY / name).write_text(json.dumps(document, indent=1) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""The code does what the vectors beside the specifications say."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from confonnx.attestation.bundle import parse_bundle
+from confonnx.attestation.statement import parse_statement
+from confonnx.attestation.verify.appraise import appraise
+from tests.support import simulated_server, spec_vectors
+
+
+@pytest.mark.parametrize("name", ["wire-x25519.json", "wire-xwing.json", "attestation.json"])
+def test_the_vectors_are_what_the_code_makes(name: str) -> None:
+    committed = json.loads((spec_vectors.DIRECTORY / name).read_text("utf-8"))
+    assert spec_vectors.documents()[name] == committed
+
+
+def test_no_vector_file_is_forgotten() -> None:
+    assert {path.name for path in spec_vectors.DIRECTORY.iterdir()} == set(spec_vectors.documents())
+
+
+def test_the_attestation_vector_is_accepted() -> None:
+    vector = json.loads((spec_vectors.DIRECTORY / "attestation.json").read_text("utf-8"))
+    bundle = parse_bundle(vector["bundle"].encode("ascii"))
+    keys = appraise(
+        bundle,
+        simulated_server.policy(),
+        nonce=bytes.fromhex(vector["nonce"]),
+        now=simulated_server.NOW,
+    )
+    assert keys.statement == parse_statement(vector["statement"].encode("ascii"))
+    assert keys.claims.report_data.hex() == vector["report_data"]
