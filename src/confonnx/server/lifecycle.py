@@ -98,9 +98,8 @@ async def running(settings: Settings, log: Log) -> AsyncIterator[Running]:
     http = HttpServer(parts.app, _http_limits(settings))
     scrape = HttpServer(MetricsHandler(parts.metrics), HttpLimits(max_connections=16, max_body=0))
     try:
-        await parts.attestation.bundle(
-            None
-        )  # a TEE that gives no evidence ends the start, not a client's hope
+        # A TEE that gives no evidence, or a statement over its bounds, ends the start.
+        await parts.attestation.bundle(None)
         port = await http.listen(settings.address, settings.http_port, option="--http-port")
         metrics_port = None
         if settings.metrics:

@@ -29,6 +29,7 @@ from confonnx.server import lifecycle
 from confonnx.server.auth import hash_credential
 from confonnx.server.lifecycle import Running, running
 from confonnx.server.logs import Log, LogFormat, LogLevel
+from confonnx.server.messages import HttpRequest
 from confonnx.server.settings import load_settings
 from tests.support.models import add_model
 
@@ -244,7 +245,6 @@ def test_signing_key_shows_in_the_evidence(model: Path, tmp_path: Path) -> None:
     from confonnx.attestation.bundle import parse_bundle
     from confonnx.attestation.policy import simulated_signer
     from confonnx.attestation.verify.simulated import verify
-    from confonnx.server.messages import HttpRequest
 
     key = ec.generate_private_key(ec.SECP256R1()).public_key()
     path = tmp_path / "key.pem"
@@ -299,6 +299,59 @@ def test_clock_that_jumps_by_ages_is_reported_and_survived(
 
     asyncio.run(scenario())
     assert "clock" in stream.getvalue()
+
+
+def test_options_reach_their_parts(model: Path) -> None:
+    async def scenario() -> None:
+        settings = settings_for(
+            model,
+            url_prefix="/p",
+            dangerous_no_padding=True,
+            max_request_bytes="300KiB",
+            max_buffered_bytes="400KiB",
+            max_connections="7",
+            min_transfer_rate="5",
+            header_timeout="3s",
+            max_header_bytes="5KiB",
+        )
+        log = Log(form=LogFormat.JSON, level=LogLevel.ERROR, stream=io.StringIO())
+        async with running(settings, log) as server:
+            limits = server.http.limits
+            assert (limits.max_body, limits.max_buffered, limits.max_connections) == (300 << 10, 400 << 10, 7)
+            assert (limits.min_rate, limits.header_timeout, limits.head.max_bytes) == (5, 3.0, 5 << 10)
+            assert (await server.app.handle(HttpRequest("GET", "/p/readyz", {}, bytearray()))).status == 200
+            sizes = {len(await sealed_answer(server, f"/v2/models/{'x' * length}")) for length in (5, 6, 7)}
+            assert len(sizes) == 3  # not padded
+        answer = await server.app.handle(HttpRequest("GET", "/readyz", {}, bytearray()))
+        assert answer.status == 503
+
+    asyncio.run(scenario())
+
+
+async def sealed_answer(server: Running, path: str) -> bytes:
+    config = server.ring.attested_keys(datetime.now(UTC))[0].config
+    date = datetime.now(UTC).strftime("%a, %d %b %Y %H:%M:%S GMT")
+    request = bhttp.Request("GET", "https", "x", path, (("date", date),))
+    message, _ = encapsulate_request(config, bhttp.encode_request(request))
+    headers = {"content-type": "message/ohttp-req"}
+    return b"".join((await server.app.handle(HttpRequest("POST", "/ohttp", headers, message))).body)
+
+
+def test_serve_warns_hardens_and_silences_before_it_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    before = (sys.unraisablehook, threading.excepthook)
+    monkeypatch.setattr(lifecycle, "harden_memory", lambda: ("a measure",))
+    monkeypatch.setattr(lifecycle, "raise_descriptor_limit", lambda wanted: wanted < 1000)
+    monkeypatch.setattr(lifecycle, "_run", lambda main: main.close())
+    assert lifecycle.serve(settings_for(None), warnings=("a warning",)) == 0
+    assert before[0] is not sys.unraisablehook
+    assert before[1] is not threading.excepthook
+    logged = capsys.readouterr().err
+    for text in ("a measure", "a warning", "--max-connections is over"):
+        assert text in logged
 
 
 def test_background_errors_are_logged_without_their_text(monkeypatch: pytest.MonkeyPatch) -> None:
