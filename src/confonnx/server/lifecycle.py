@@ -93,7 +93,10 @@ class Running:
 
 @asynccontextmanager
 async def running(settings: Settings, log: Log) -> AsyncIterator[Running]:
-    """A server of these settings in the running event loop, drained at the end. Raises as :func:`serve`."""
+    """A server of these settings in the running event loop, drained at the end.
+
+    Raises as :func:`serve`, and BundleError for more models than a statement holds.
+    """
     parts = _assemble(settings, log)
     http = HttpServer(parts.app, _http_limits(settings))
     scrape = HttpServer(MetricsHandler(parts.metrics), HttpLimits(max_connections=16, max_body=0))

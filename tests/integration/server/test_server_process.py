@@ -20,8 +20,9 @@ from typing import Any
 
 import pytest
 
+from confonnx.attestation import statement
 from confonnx.attestation.attest.simulated import SimulatedAttester
-from confonnx.errors import ConfigurationError, ModelFormatError, ModelNotFoundError, TeeError
+from confonnx.errors import BundleError, ConfigurationError, ModelFormatError, ModelNotFoundError, TeeError
 from confonnx.ohttp import bhttp
 from confonnx.ohttp.encapsulation import encapsulate_request
 from confonnx.ohttp.key_config import parse_key_configs
@@ -218,6 +219,12 @@ def test_a_tee_that_gives_no_evidence_ends_the_start(model: Path, monkeypatch: p
 
     monkeypatch.setattr(SimulatedAttester, "collect", collect)
     with pytest.raises(TeeError, match="the device is gone"):
+        asyncio.run(serving(model))
+
+
+def test_a_statement_over_its_bounds_ends_the_start(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statement, "MAX_MODELS", 0)
+    with pytest.raises(BundleError, match="models"):
         asyncio.run(serving(model))
 
 
