@@ -5,31 +5,34 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module, metadata
-from importlib.util import find_spec
 from typing import Annotated, Final
 
 import typer
 
+from confonnx.cli.installed import need_server, server_is_installed
 from confonnx.cli.outcome import report
 from confonnx.cli.predict import spread_values
-from confonnx.errors import ConfigurationError, ConfonnxError
+from confonnx.errors import ConfonnxError
 
-#: The verbs, by the heading that ``--help`` shows them under. Each is the function of its name in the module
-#: of its name, imported when it is used: a client has no server installed, nor time to wait for one to load.
+#: The verbs, by the heading that ``--help`` shows them under. Each is the function, or group of functions, of
+#: its name in the module of its name, imported when it is used: a client has no server installed, nor time to
+#: wait for one to load.
 VERBS: Final = {
     "Server": ("serve", "measure", "hash-credential"),
     "Client": ("predict", "verify", "inspect", "policy"),
     "Models": ("hash-model", "model-info", "create-test-inputs"),
     "Try it": ("demo",),
 }
-_NEED_SERVER: Final = frozenset({*VERBS["Server"], *VERBS["Try it"]})
-_SERVER_MODULES: Final = ("httptools", "onnxruntime", "prometheus_client", "pydantic_settings", "structlog")
+_MEASURE: Final = "measure"
+_NEED_SERVER: Final = frozenset({"serve", "hash-credential", "demo"})
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line (``sys.argv`` without ``arguments``) and exit with its status."""
     words = spread_values(list(sys.argv[1:] if arguments is None else arguments))
     try:
+        if words[:1] == [_MEASURE]:
+            words = [_MEASURE, *_spell_out_measure(words[1:])]
         build(words[0] if words else None)(words, prog_name="confonnx")
     except ConfonnxError as error:
         sys.exit(report(error))
@@ -46,27 +49,37 @@ def build(wanted: str | None = None) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_root)
-    missing = [module for module in _SERVER_MODULES if find_spec(module) is None]
+    installed = server_is_installed()
     known = any(wanted in verbs for verbs in VERBS.values())
     for panel, verbs in VERBS.items():
         for verb in verbs:
             if known and verb != wanted:
                 continue
-            if missing and verb in _NEED_SERVER:
+            if verb in _NEED_SERVER and not installed:
                 if known:
-                    raise ConfigurationError(
-                        f"`confonnx {verb}` needs the server, which is not installed: pip install "
-                        f"'confonnx[server]' (missing: {', '.join(missing)})"
-                    )
+                    need_server(verb)
                 continue
-            app.command(verb, rich_help_panel=panel)(_function(verb))
+            command = _command(verb)
+            if isinstance(command, typer.Typer):
+                app.add_typer(command, name=verb, rich_help_panel=panel)
+            else:
+                app.command(verb, rich_help_panel=panel)(command)
     return app
 
 
-def _function(verb: str) -> Callable[..., None]:
+def _command(verb: str) -> Callable[..., None] | typer.Typer:
     name = verb.replace("-", "_")
-    function: Callable[..., None] = getattr(import_module(f"confonnx.cli.{name}"), name)
-    return function
+    command: Callable[..., None] | typer.Typer = getattr(import_module(f"confonnx.cli.{name}"), name)
+    return command
+
+
+def _spell_out_measure(words: Sequence[str]) -> list[str]:
+    from confonnx.cli.measure import SIMULATED, spell_out  # loads the server's options, if there is a server
+
+    full = spell_out(words)
+    if full[0] == SIMULATED:
+        need_server(_MEASURE)
+    return full
 
 
 def _print_version(wanted: bool) -> None:

@@ -14,6 +14,7 @@ import typer
 
 from confonnx.attestation.policy import Policy
 from confonnx.errors import ConfigurationError
+from confonnx.measure.enclave_info import parse_enclave_info, policy_of
 
 SERVER = "Server"
 TRUST = "What to accept"
@@ -46,6 +47,14 @@ EnclaveHash = Annotated[
 EnclaveSigningKeyFile = Annotated[
     Path | None,
     typer.Option(help="Public key (PEM) of whoever signed the code that may answer.", rich_help_panel=TRUST),
+]
+EnclaveInfoFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--enclave-info",
+        help="enclave_info.txt of a build: accept that enclave, or that simulated server, and its model.",
+        rich_help_panel=TRUST,
+    ),
 ]
 EnclaveModelHash = Annotated[
     str | None,
@@ -147,6 +156,7 @@ class Demands:
     allow_simulated: bool
     dangerous_any_model: bool
     policy_file: Path | None
+    enclave_info_file: Path | None = None
 
     def policy(self) -> Policy:
         """The appraisal policy. Raises :class:`ConfigurationError` for options that contradict each other, or
@@ -157,6 +167,8 @@ class Demands:
                     f"--policy says everything about trust, so leave out {', '.join(others)}"
                 )
             return Policy.from_toml(read_text(self.policy_file, "--policy"))
+        if self.enclave_info_file is not None:
+            return self._policy_of_build(self.enclave_info_file)
         if self.enclave_model_hash is not None and self.enclave_model_hash_file is not None:
             raise ConfigurationError("give --enclave-model-hash or --enclave-model-hash-file, not both")
         model_hash = self.enclave_model_hash
@@ -174,10 +186,23 @@ class Demands:
             dangerous_any_model=self.dangerous_any_model,
         )
 
+    def _policy_of_build(self, file: Path) -> Policy:
+        dangers = ("--enclave-allow-debug", "--allow-simulated")
+        if others := [name for name in self._given() if name not in ("--enclave-info", *dangers)]:
+            raise ConfigurationError(
+                f"--enclave-info says which enclave and model to accept, so leave out {', '.join(others)}"
+            )
+        return policy_of(
+            parse_enclave_info(read_text(file, "--enclave-info")),
+            allow_debug=self.enclave_allow_debug,
+            allow_simulated=self.allow_simulated,
+        )
+
     def _given(self) -> Iterable[str]:
         options: tuple[tuple[str, object], ...] = (
             ("--enclave-hash", self.enclave_hash),
             ("--enclave-signing-key-file", self.enclave_signing_key_file),
+            ("--enclave-info", self.enclave_info_file),
             ("--enclave-model-hash", self.enclave_model_hash),
             ("--enclave-model-hash-file", self.enclave_model_hash_file),
             ("--enclave-allow-debug", self.enclave_allow_debug or None),

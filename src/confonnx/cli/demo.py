@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 import typer
 
-from confonnx.cli.measure import measure_server
+from confonnx.cli.measure_simulated import measure_server
 from confonnx.cli.observer import NetworkObserver
 from confonnx.client import Client
 from confonnx.errors import ConfonnxError, EncapsulationError, PolicyError, TeeError

@@ -1,30 +1,33 @@
-"""``confonnx measure``: the enclave hash of a server, without starting it."""
+"""``confonnx measure``: what a server's evidence will show, before it runs.
+
+``confonnx measure MODEL …`` is ``confonnx measure simulated MODEL …``, which alone needs the server.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Final
 
 import typer
 
-from confonnx.attestation.attest.simulated import measure_installation
-from confonnx.cli.server_options import server_command
-from confonnx.server.settings import Settings, load_settings
+from confonnx.cli import measure_hardware
+from confonnx.cli.installed import server_is_installed
+
+SIMULATED: Final = "simulated"
+_NAMED: Final = (SIMULATED, "sgx", "snp", "-h", "--help")
+
+measure = typer.Typer(
+    help="Print what a server's evidence will show: the simulated measurement of a server with these options "
+    "(`confonnx measure MODEL --option …`), or a policy for an SGX enclave or a confidential VM.",
+)
+measure.command("sgx")(measure_hardware.sgx)
+measure.command("snp")(measure_hardware.snp)
+if server_is_installed():
+    from confonnx.cli.measure_simulated import simulated
+
+    measure.command(SIMULATED)(simulated)
 
 
-@server_command
-def measure(settings: Settings, warnings: tuple[str, ...]) -> None:
-    """Print the hash that clients give as --enclave-hash for a server with these options.
-
-    It covers the installed code, the libraries that handle plain text or keys, and the options that decide
-    about security; not the model, which has its own hash (`confonnx hash-model`). This is the measurement of
-    the simulated TEE.
-    """
-    for warning in warnings:
-        typer.echo(f"warning: {warning}", err=True)
-    typer.echo(measure_installation(settings.measured()).hex())
-
-
-def measure_server(options: Mapping[str, object]) -> bytes:
-    """The measurement (32 bytes) of a server with these options, given by the names of their fields."""
-    settings, _ = load_settings(options)
-    return measure_installation(settings.measured())
+def spell_out(words: Sequence[str]) -> list[str]:
+    """``words`` after ``measure``, with the TEE that may be left out."""
+    return [*words] if words and words[0] in _NAMED else [SIMULATED, *words]

@@ -52,6 +52,7 @@ def verify(
     now: source.Instant = None,
     enclave_hash: options.EnclaveHash = None,
     enclave_signing_key_file: options.EnclaveSigningKeyFile = None,
+    enclave_info: options.EnclaveInfoFile = None,
     enclave_model_hash: options.EnclaveModelHash = None,
     enclave_model_hash_file: options.EnclaveModelHashFile = None,
     enclave_allow_debug: options.EnclaveAllowDebug = False,
@@ -83,6 +84,7 @@ def verify(
         allow_simulated=allow_simulated,
         dangerous_any_model=dangerous_any_model,
         policy_file=policy_file,
+        enclave_info_file=enclave_info,
     ).policy()
     choice = endorse.choice(
         endorsements,
