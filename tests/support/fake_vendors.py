@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -36,19 +37,22 @@ class FakeVendors:
     asked: list[str] = field(default_factory=list)
     heard: list[dict[str, str]] = field(default_factory=list)
     port: int = 0
+    scheme: str = "http"
     otherwise: Page = field(default_factory=lambda: Page(b"not found", 404))
     """What every other path gets."""
 
     @property
     def url(self) -> str:
         """The base address of both services."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self.scheme}://127.0.0.1:{self.port}"
 
 
 @contextmanager
-def fake_vendors(pages: Mapping[str, Page] | None = None) -> Iterator[FakeVendors]:
-    """A server in a thread."""
-    vendors = FakeVendors(dict(pages or {}))
+def fake_vendors(
+    pages: Mapping[str, Page] | None = None, *, tls: ssl.SSLContext | None = None
+) -> Iterator[FakeVendors]:
+    """A server in a thread, over TLS if so wanted."""
+    vendors = FakeVendors(dict(pages or {}), scheme="http" if tls is None else "https")
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -74,6 +78,8 @@ def fake_vendors(pages: Mapping[str, Page] | None = None) -> Iterator[FakeVendor
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         vendors.port = server.server_address[1]
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         try:

@@ -6,12 +6,14 @@ read, bodies have limits and calls have deadlines. No credentials are sent.
 
 from __future__ import annotations
 
+import socket
 import ssl
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from os import PathLike
+from threading import Timer
 from time import monotonic, sleep
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 import httpx2
 
@@ -29,10 +31,14 @@ _BUSY: Final = frozenset({429, 503})
 _MISSING: Final = frozenset({400, 404, 410})
 _DEFAULT_RETRY: Final = 10  # seconds, where a busy service does not say
 _LONGEST_WAIT: Final = 30  # seconds; a longer Retry-After is the caller's to wait for
+# Where httpx2 tells of a connection that it made (its "trace" extension).
+_CONNECTED: Final = frozenset({"connection.connect_tcp.complete", "connection.start_tls.complete"})
+
+_Trace: TypeAlias = Callable[[str, Mapping[str, Any]], None]
 
 
 class Downloader:
-    """Gets documents, one at a time. Mutable: it keeps connections; many threads may use it."""
+    """Gets documents, each over a connection of its own. Many threads may use it."""
 
     def __init__(
         self,
@@ -50,7 +56,13 @@ class Downloader:
             tls = ssl.create_default_context()
             if ca_file is not None:
                 tls.load_verify_locations(cafile=ca_file)
-            self._client = httpx2.Client(verify=tls, proxy=proxy, trust_env=False, follow_redirects=False)
+            self._client = httpx2.Client(
+                verify=tls,
+                proxy=proxy,
+                trust_env=False,
+                follow_redirects=False,
+                limits=httpx2.Limits(max_keepalive_connections=0),  # so that `_cut_off` sees each connect
+            )
         except (OSError, ValueError, httpx2.InvalidURL) as error:  # ssl.SSLError is an OSError
             raise ConfigurationError(f"ca_file or proxy cannot be used: {error}") from error
 
@@ -79,12 +91,14 @@ class Downloader:
         if left is not None and left <= 0:
             raise _too_late(request)
         with (
-            _network_errors(request),
+            _network_errors(request, deadline),
+            _cut_off(left) as trace,
             self._client.stream(
                 "GET",
                 request.url,
                 headers={"accept": "*/*", "accept-encoding": "identity", "user-agent": "confonnx"},
                 timeout=httpx2.Timeout(left),
+                extensions={"trace": trace},
             ) as response,
         ):
             _check_status(request, response)
@@ -130,8 +144,9 @@ def _read(request: Request, response: httpx2.Response, deadline: float | None) -
             raise TooLargeError(
                 f"{request.what}: at most {request.max_bytes} bytes expected, more found at {request.url}"
             )
-        if deadline is not None and monotonic() > deadline:
-            raise _too_late(request)
+    # A body without a length ends with its connection: one that was cut off looks whole.
+    if deadline is not None and monotonic() >= deadline:
+        raise _too_late(request)
     return bytes(body)
 
 
@@ -140,10 +155,38 @@ def _too_late(request: Request) -> TransportError:
 
 
 @contextmanager
-def _network_errors(request: Request) -> Iterator[None]:
+def _cut_off(left: float | None) -> Iterator[_Trace]:
+    """Ends the connection after ``left`` seconds. httpx2's time-outs are of one read each, so a service that
+    sends a byte now and then could hold a call for ever."""
+    sockets: list[socket.socket] = []
+
+    def trace(event: str, info: Mapping[str, Any]) -> None:
+        if event in _CONNECTED:
+            sockets.append(info["return_value"].get_extra_info("socket"))
+
+    def cut() -> None:
+        for connected in sockets[-1:]:  # TLS takes over from the plain socket
+            with suppress(OSError):  # the other side was faster
+                connected.shutdown(socket.SHUT_RDWR)
+
+    timer = None if left is None else Timer(left, cut)
+    if timer is not None:
+        timer.daemon = True
+        timer.start()
+    try:
+        yield trace
+    finally:
+        if timer is not None:
+            timer.cancel()
+
+
+@contextmanager
+def _network_errors(request: Request, deadline: float | None) -> Iterator[None]:
     try:
         yield
     except httpx2.TimeoutException as error:
         raise _too_late(request) from error
     except (httpx2.RequestError, httpx2.StreamError, httpx2.InvalidURL) as error:
+        if deadline is not None and monotonic() >= deadline:
+            raise _too_late(request) from error
         raise TransportError(f"{request.what}: cannot get {request.url}: {error}") from error

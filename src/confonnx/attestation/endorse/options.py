@@ -40,11 +40,10 @@ class TcbUpdate(StrEnum):
 class EndorsementOptions:
     """Where endorsements come from.
 
-    ``cache_directory``: where to keep what was fetched; in mode ``cached`` it is ``~/.cache/confonnx/endorsements``
-    unless given. ``amd_kds_url`` and
-    ``intel_pcs_url`` are base addresses without the path of the API: another than Intel's is asked as a PCCS
-    (Provisioning Certificate Caching Service), for instance ``https://localhost:8081``. ``http://`` is fine:
-    every document is signed.
+    ``cache_directory``: where to keep what was fetched; in mode ``cached`` it is
+    ``~/.cache/confonnx/endorsements`` unless given. ``amd_kds_url`` and ``intel_pcs_url`` are base addresses
+    without the path of the API: another than Intel's is asked as a PCCS (Provisioning Certificate Caching
+    Service), for instance ``https://localhost:8081``. ``http://`` is fine: every document is signed.
 
     Raises :class:`ConfigurationError`.
     """

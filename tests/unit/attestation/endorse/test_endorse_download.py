@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ssl
 from datetime import UTC, datetime
+from ipaddress import IPv4Address
 from pathlib import Path
 from time import monotonic
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from confonnx.attestation.endorse.download import Downloader
 from confonnx.attestation.endorse.exchange import Answer, Request
@@ -18,6 +23,7 @@ from confonnx.errors import (
     TooLargeError,
     TransportError,
 )
+from tests.support.authorities.pki import Template, ec_key, pem
 from tests.support.canned_http import canned
 from tests.support.fake_vendors import Page, fake_vendors
 
@@ -126,6 +132,17 @@ def test_a_service_that_trickles_is_given_up() -> None:
         downloader.close()
 
 
+@pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\nx-filler: "])
+def test_a_service_that_trickles_its_head_is_given_up(head: bytes) -> None:
+    with canned(head, *[b"x"] * 20, pause=0.05) as server:
+        downloader = Downloader()
+        started = monotonic()
+        with pytest.raises(TransportError, match="did not answer in time"):
+            downloader.get(request(server.url), deadline=started + 0.3)
+        assert monotonic() - started < 0.9
+        downloader.close()
+
+
 def test_no_time_left() -> None:
     downloader = Downloader()
     with pytest.raises(TransportError, match="did not answer in time"):
@@ -163,3 +180,75 @@ def test_a_ca_file_that_cannot_be_used(tmp_path: Path) -> None:
     for path in (wrong, tmp_path / "missing.pem"):
         with pytest.raises(ConfigurationError, match="ca_file or proxy"):
             Downloader(ca_file=path)
+
+
+def identified(issuer: ec.EllipticCurvePrivateKey) -> tuple[tuple[x509.ExtensionType, bool], ...]:
+    """What Python 3.13 and later want to see in certificates."""
+    return ((x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.public_key()), False),)
+
+
+LONG = (datetime(2020, 1, 1, tzinfo=UTC), datetime(2046, 1, 1, tzinfo=UTC))
+CA = Template(
+    "PCCS CA",
+    ec_key("pccs-ca"),
+    ca=True,
+    not_before=LONG[0],
+    not_after=LONG[1],
+    extensions=identified(ec_key("pccs-ca")),
+)
+LEAF = Template(
+    "PCCS",
+    ec_key("pccs"),
+    CA,
+    not_before=LONG[0],
+    not_after=LONG[1],
+    extensions=(
+        (x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), False),
+        *identified(ec_key("pccs-ca")),
+    ),
+)
+
+
+@pytest.fixture
+def ca_file(tmp_path: Path) -> Path:
+    file = tmp_path / "ca.pem"
+    file.write_bytes(pem(CA.build()))
+    return file
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> ssl.SSLContext:
+    key = LEAF.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (tmp_path / "leaf.pem").write_bytes(pem(LEAF.build()) + key)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "leaf.pem")
+    return context
+
+
+def test_a_pccs_with_an_authority_of_its_own(ca_file: Path, tls: ssl.SSLContext) -> None:
+    with fake_vendors({"/doc": Page(b"body")}, tls=tls) as vendors:
+        downloader = Downloader(ca_file=ca_file)
+        assert downloader.get(request(f"{vendors.url}/doc"), deadline=monotonic() + 10).body == b"body"
+        downloader.close()
+        stranger = Downloader()
+        with pytest.raises(TransportError, match="certificate"):
+            stranger.get(request(f"{vendors.url}/doc"), deadline=None)
+        stranger.close()
+
+
+def test_a_slow_service_is_given_up_over_tls_too(ca_file: Path, tls: ssl.SSLContext) -> None:
+    with fake_vendors({"/doc": Page(b"body", delay=0.6)}, tls=tls) as vendors:
+        downloader = Downloader(ca_file=ca_file)
+        started = monotonic()
+        with pytest.raises(TransportError, match="did not answer in time"):
+            downloader.get(request(f"{vendors.url}/doc"), deadline=started + 0.3)
+        assert monotonic() - started < 0.55
+        downloader.close()
+
+
+def test_a_body_that_ends_with_its_connection_is_not_taken_for_whole() -> None:
+    with canned(b"HTTP/1.1 200 OK\r\n\r\n", *[b"x"] * 20, pause=0.05) as server:
+        downloader = Downloader()
+        with pytest.raises(TransportError, match="did not answer in time"):
+            downloader.get(request(server.url), deadline=monotonic() + 0.3)
+        downloader.close()
