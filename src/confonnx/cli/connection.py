@@ -39,8 +39,8 @@ Timeout = Annotated[
 EnclaveHash = Annotated[
     str | None,
     typer.Option(
-        help="Measurement of the code that may answer, in hex: MRENCLAVE, MRTD, launch digest, PCR0 or a "
-        "simulated one (`confonnx measure`).",
+        help="Measurement of the code that may answer, in hex, as `confonnx measure` and `confonnx inspect` "
+        "print it.",
         rich_help_panel=TRUST,
     ),
 ]

@@ -9,11 +9,9 @@ A document is an object with one member for each input or output::
 * ``type`` is numpy's or ml_dtypes' name of the element type (``float32``, ``int64``, ``bool``, ``bfloat16``,
   ``float8_e4m3fn``, ``int4`` …), or ``string`` (``str`` is accepted too).
 * ``values`` is a nested list, or a plain value for a tensor without dimensions. Floating point numbers that
-JSON
-  lacks are the strings "NaN", "Infinity" and "-Infinity"; a complex number is a pair, real part first.
+  JSON lacks are the strings "NaN", "Infinity" and "-Infinity"; a complex number is a pair, real part first.
 * ``shape`` may be added; ``values`` may then be flat. It is written only where it does not follow from
-``values``,
-  which is when a dimension is 0.
+  ``values``, which is when a dimension is 0.
 
 Values that are no tensors nest such entries::
 

@@ -6,8 +6,7 @@ Steps (Intel SGX ECDSA quote library reference and PCS API v4):
 1. ``EvidenceFormatError``: the quote has a known layout
 2. ``dcap.collateral``: there is one set of collateral, and it can be read
 3. ``dcap.endorsements``, ``dcap.root``, ``dcap.chain``, ``dcap.validity``: PCK certificate, its CA and
-   Intel's pinned root, in the
-   quote
+   Intel's pinned root, in the quote
 4. ``dcap.crl``, ``dcap.revoked``: current CRLs of root and CA, which list neither the CA nor the PCK
    certificate
 5. ``dcap.tcb-signer``: TCB Info and QE Identity are signed under the same root, by a certificate that is not
@@ -19,8 +18,7 @@ Steps (Intel SGX ECDSA quote library reference and PCS API v4):
 10. ``dcap.qe-binding``: its report names the attestation key
 11. ``dcap.signature``: the attestation key signed the quote
 12. ``dcap.tcb-level``, ``dcap.tcb-revoked``, ``tdx.module``: the CPU, QE and TDX module are on TCB levels
-    that
-    Intel knows, and none of them is revoked
+    that Intel knows, and none of them is revoked
 13. ``dcap.second-opinion``: dcap-qvl, another implementation of all of this, agrees
 
 Step 13 is left out for debug quotes, which dcap-qvl refuses whatever it is told; the claims say ``debug``.

@@ -14,8 +14,7 @@ Steps (AMD 56860 "Attestation", AMD 57230 "VCEK Certificate and KDS Interface Sp
 10. ``sev-snp.tcb``: the VEK was derived for exactly the report's REPORTED_TCB
 11. ``sev-snp.chip``: the VCEK belongs to the report's CHIP_ID
 12. ``sev-snp.vendor``: what the report says of itself is possible: the reported TCB is not above the current
-    one,
-    and guest migration agents, which this verifier cannot judge, are absent
+    one, and guest migration agents, which this verifier cannot judge, are absent
 """
 
 from __future__ import annotations
