@@ -27,7 +27,6 @@ from confonnx.attestation.attest.azure_cvm import AzureOptions
 from confonnx.attestation.attest.devices import Files, Ioctl, KernelFiles, Wait, kernel_ioctl
 from confonnx.attestation.attest.simulated import SimulatedAttester
 from confonnx.attestation.attest.tpm import TpmOptions
-from confonnx.attestation.attest.tpm_transport import DEFAULT_DEVICE, parse_address
 from confonnx.attestation.claims import Tee
 from confonnx.errors import TeeError
 
@@ -39,41 +38,27 @@ _TDX: Final = f"{tsm.DIRECTORY} with the provider {tsm.TDX_GUEST}"
 _Found = TypeVar("_Found")
 
 
-def _default_tpm() -> TpmOptions:
-    return TpmOptions(parse_address(DEFAULT_DEVICE))
-
-
 @dataclass(frozen=True, slots=True)
 class Machine:
     """Where to look: the kernel's interfaces, and which TPM."""
 
+    tpm: TpmOptions
     files: Files = field(default_factory=KernelFiles)
     ioctl: Ioctl = kernel_ioctl
     wait: Wait = time.sleep
-    tpm: TpmOptions = field(default_factory=_default_tpm)
-    azure: AzureOptions | None = None
-
-    @property
-    def azure_options(self) -> AzureOptions:
-        """``azure``, or Azure's own services with the TPM of ``tpm``."""
-        return self.azure or AzureOptions(self.tpm.connect)
 
 
 def detect(
-    *, forced: Tee | None, require_tee: bool, simulated: SimulatedAttester, machine: Machine | None = None
+    *, forced: Tee | None, require_tee: bool, simulated: SimulatedAttester, machine: Machine
 ) -> Attester:
-    """The Attester of this machine: of the ``forced`` TEE, else of the one found, else ``simulated``.
+    """The Attester of ``machine``: of the ``forced`` TEE, else of the one found, else ``simulated``.
 
     Raises ``TeeError`` when the forced TEE is not there, when one is there and fails, and when none is and
     ``require_tee`` is set.
     """
-    machine = machine or Machine()
-    if forced is None:
-        found = _find(machine)
-        if found is not None:
-            return found
-    elif forced is not Tee.SIMULATED:
-        return _force(forced, machine)
+    found = _find(machine) if forced is None else _force(forced, machine)
+    if found is not None:
+        return found
     if require_tee:
         raise TeeError(
             f"a TEE is required and none was found; looked for {_SGX}, {nitro.DEVICE}, {_AZURE}, {_SEV_SNP}, "
@@ -87,14 +72,15 @@ def _find(machine: Machine) -> Attester | None:
     looks: tuple[Callable[[], Attester | None], ...] = (
         partial(sgx.find, files),
         partial(nitro.find, files, ioctl),
-        partial(azure_cvm.find, machine.azure_options, files, wait=wait),
+        partial(azure_cvm.find, AzureOptions(machine.tpm.connect), files, wait=wait),
         partial(sev_snp.find, files, ioctl, wait=wait),
         partial(tdx.find, files, wait=wait),
     )
     return next((found for look in looks if (found := look()) is not None), None)
 
 
-def _force(tee: Tee, machine: Machine) -> Attester:
+def _force(tee: Tee, machine: Machine) -> Attester | None:
+    """None for ``SIMULATED`` alone, of which there is nothing to find."""
     files, ioctl, wait = machine.files, machine.ioctl, machine.wait
     match tee:
         case Tee.SGX:
@@ -104,13 +90,13 @@ def _force(tee: Tee, machine: Machine) -> Attester:
         case Tee.SEV_SNP:
             return _present(tee, sev_snp.find(files, ioctl, wait=wait), _SEV_SNP)
         case Tee.AZURE_SNP | Tee.AZURE_TDX:
-            return azure_cvm.open_attester(tee, machine.azure_options, files, wait=wait)
+            return azure_cvm.open_attester(tee, AzureOptions(machine.tpm.connect), files, wait=wait)
         case Tee.NITRO:
             return _present(tee, nitro.find(files, ioctl), nitro.DEVICE)
         case Tee.TPM:
             return tpm.open_attester(machine.tpm, files, wait=wait)
         case Tee.SIMULATED:
-            raise AssertionError("detect() gives the simulated Attester itself")
+            return None
         case _:
             assert_never(tee)
 

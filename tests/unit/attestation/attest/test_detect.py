@@ -33,7 +33,7 @@ def no_ioctl(device: str, request: int, argument: bytearray) -> None:
 
 
 def machine(files: FakeFiles) -> Machine:
-    return Machine(files=files, ioctl=no_ioctl, wait=no_wait, tpm=NO_TPM)
+    return Machine(NO_TPM, files, no_ioctl, no_wait)
 
 
 def tsm(provider: str | None, contents: dict[str, bytes | int] | None = None) -> FakeTsm:
