@@ -67,7 +67,7 @@ def running_server(
     command = [
         *prefix,
         *(sys.executable, "-m", "confonnx.cli.app", "serve", "--address", "127.0.0.1", "--http-port", "0"),
-        *("--metrics-port", "0", "--log-format", "json", *options),
+        *("--metrics-port", "0", "--log-format", "json", "--tee", "simulated", *options),
     ]
     process = subprocess.Popen(
         command,
