@@ -1,0 +1,104 @@
+"""Helm's own engine and the Kubernetes schemas, behind standard input and output.
+
+Runs in ``.venv-k8s`` (see ``chart.py``). One JSON object a line comes in, ``{"do": …}`` with arguments; one goes
+out, ``{"result": …}`` or ``{"error": text}``.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import helm_python as helm  # type: ignore[import-not-found]
+import kubernetes_validate  # type: ignore[import-not-found]
+import yaml  # type: ignore[import-not-found]
+
+KUBERNETES = "1.36"
+
+
+def main() -> None:
+    """Answer until standard input ends."""
+    # The engine logs to descriptor 1; answers go to what descriptor 1 was.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        order = json.loads(line)
+        try:
+            answer = {"result": _DO[order.pop("do")](**order)}
+        except helm.HelmError as error:
+            answer = {"error": str(error)}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+def render(chart: str, values: dict[str, Any], name: str, namespace: str) -> dict[str, Any]:
+    """The objects of the chart, and its notes, as ``helm template`` and ``helm install`` show them."""
+    with helm.Chart.load(chart) as loaded:
+        files = loaded.render(values=values, name=name, namespace=namespace)
+    notes = "".join(text for path, text in files.items() if path.endswith("NOTES.txt"))
+    texts = [text for path, text in sorted(files.items()) if not path.endswith("NOTES.txt")]
+    return {"objects": [item for text in texts for item in parse(text)], "notes": notes, "texts": texts}
+
+
+def lint(chart: str, values: dict[str, Any]) -> list[str]:
+    """What ``helm lint --strict`` has to say, from warnings on."""
+    report = helm.lint(chart, values, strict=True, namespace="default", kube_version=f"v{KUBERNETES}.0")
+    return [f"{m['path']}: {m['error']}" for m in report["messages"] if m["severity"] >= 2] + report["errors"]
+
+
+def parse_set(expression: str) -> Any:
+    """The values of one ``--set``."""
+    return helm.parse_set_string(expression)
+
+
+def parse(text: str) -> list[Any]:
+    """The documents of a YAML file."""
+    return [document for document in yaml.safe_load_all(text) if document is not None]
+
+
+def schema_errors(item: dict[str, Any], version: str = KUBERNETES) -> list[str]:
+    """What Kubernetes' own schema has against an object of a core kind; unknown fields too."""
+    try:
+        kubernetes_validate.validate(item, version, strict=True)
+    except kubernetes_validate.ValidationError as error:
+        return [str(error.message)]
+    return []
+
+
+def kserve_fields(model: str) -> dict[str, str]:
+    """Field by field the type that KServe's generated class of this module declares, with its names in YAML."""
+    source = next(
+        Path(str(file.locate()))
+        for file in metadata.files("kserve") or []
+        if str(file) == f"kserve/models/{model}.py"
+    ).read_text("utf-8")
+    tables = {
+        target.id: ast.literal_eval(node.value)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name) and target.id in ("openapi_types", "attribute_map")
+    }
+    return {tables["attribute_map"][name]: kind for name, kind in tables["openapi_types"].items()}
+
+
+_DO: dict[str, Callable[..., Any]] = {
+    "render": render,
+    "lint": lint,
+    "parse_set": parse_set,
+    "parse": parse,
+    "schema_errors": schema_errors,
+    "kserve_fields": kserve_fields,
+}
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(BrokenPipeError):
+        main()
