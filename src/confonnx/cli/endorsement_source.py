@@ -17,13 +17,7 @@ import typer
 from confonnx.attestation.bundle import BundleLimits
 from confonnx.attestation.endorse.endorser import Endorser
 from confonnx.attestation.endorse.exchange import Endorsements
-from confonnx.attestation.endorse.options import (
-    AMD_KDS,
-    INTEL_PCS,
-    EndorsementOptions,
-    Mode,
-    TcbUpdate,
-)
+from confonnx.attestation.endorse.options import EndorsementOptions, Mode, TcbUpdate
 from confonnx.attestation.verify.appraise import Outcome, Step
 from confonnx.cli.recognise import as_endorsement
 from confonnx.errors import ConfigurationError, EndorsementError, EvidenceFormatError
@@ -39,6 +33,15 @@ Sources = Annotated[
         metavar="FILE|bundled|fetch|cached",
         help="Certificates, CRLs, collateral or event logs from a file (give it once for each), or `fetch` "
         "from the CPU's vendor, or `cached` ones on disk. Without it what came with the evidence.",
+        rich_help_panel=ENDORSEMENTS,
+    ),
+]
+ModeName = Annotated[
+    Mode,
+    typer.Option(
+        "--endorsements",
+        help="Certificates and revocation lists of the server's CPU: `bundled` with its answer, `fetch` from "
+        "the CPU's vendor, or `cached` ones on disk.",
         rich_help_panel=ENDORSEMENTS,
     ),
 ]
@@ -59,8 +62,6 @@ Update = Annotated[
         help="Whether Intel's fixes count at once or after some months.", rich_help_panel=ENDORSEMENTS
     ),
 ]
-DEFAULT_AMD_KDS_URL: Final = AMD_KDS
-DEFAULT_INTEL_PCS_URL: Final = INTEL_PCS
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -13,42 +12,36 @@ from confonnx.attestation.policy import DangerousAnyModel, Policy, describe, dif
 from confonnx.cli.connection import read_text
 from confonnx.errors import ConfigurationError
 
+policy = typer.Typer(
+    help="Say in words what an appraisal policy accepts, and what changed between two. To hold a server "
+    "against one, use `confonnx verify --policy FILE`.",
+    no_args_is_help=True,
+)
 
-class Action(StrEnum):
-    """What to do with the files."""
-
-    SHOW = "show"
-    CHECK = "check"
-    DIFF = "diff"
+PolicyFile = Annotated[Path, typer.Argument(metavar="FILE", help="Appraisal policy (TOML).")]
 
 
-def policy(
-    action: Annotated[
-        Action,
-        typer.Argument(
-            help="`show`: what FILE accepts, in words. `check`: whether FILE is a policy, and what in it is "
-            "dangerous. `diff`: what changed from FILE to OTHER."
-        ),
-    ],
-    file: Annotated[Path, typer.Argument(help="Appraisal policy (TOML).")],
-    other: Annotated[Path | None, typer.Argument(help="The later policy, for `diff`.")] = None,
+@policy.command()
+def show(file: PolicyFile) -> None:
+    """Show what a policy accepts: every check, and what it leaves open."""
+    typer.echo("\n".join(describe(_read(file))))
+
+
+@policy.command()
+def check(file: PolicyFile) -> None:
+    """Check that a file is a policy, and say what in it is dangerous."""
+    dangers = [f"DANGER: {text}" for text in _dangers(_read(file))]
+    typer.echo("\n".join([f"{file} is a policy.", *dangers]))
+
+
+@policy.command("diff")
+def changes(
+    file: PolicyFile,
+    other: Annotated[Path, typer.Argument(metavar="OTHER", help="The later policy (TOML).")],
 ) -> None:
-    """Say in words what an appraisal policy accepts.
-
-    To hold a server against a policy, use `confonnx verify --policy FILE`.
-    """
-    if (other is not None) != (action is Action.DIFF):
-        raise ConfigurationError("`policy diff` takes two files, `policy show` and `policy check` one")
-    first = _read(file)
-    match action:
-        case Action.SHOW:
-            lines = describe(first)
-        case Action.CHECK:
-            lines = [f"{file} is a policy.", *(f"DANGER: {text}" for text in _dangers(first))]
-        case Action.DIFF:
-            assert other is not None
-            lines = diff(first, _read(other)) or ["no difference in what they accept"]
-    typer.echo("\n".join(lines))
+    """Say what changed from one policy to another."""
+    lines = diff(_read(file), _read(other))
+    typer.echo("\n".join(lines or ["no difference in what they accept"]))
 
 
 def _read(path: Path) -> Policy:

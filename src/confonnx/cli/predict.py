@@ -9,7 +9,15 @@ from typing import Annotated, Final
 import numpy as np
 import typer
 
+from confonnx.attestation.endorse.options import (
+    AMD_KDS,
+    INTEL_PCS,
+    EndorsementOptions,
+    Mode,
+    TcbUpdate,
+)
 from confonnx.cli import connection as options
+from confonnx.cli import endorsement_source as endorse
 from confonnx.client import Client
 from confonnx.errors import ConfigurationError
 from confonnx.models.documents import format_json, read_json, write_json
@@ -61,6 +69,11 @@ def predict(
     allow_simulated: options.AllowSimulated = False,
     dangerous_any_model: options.DangerousAnyModel = False,
     policy_file: options.PolicyFile = None,
+    endorsements: endorse.ModeName = Mode.BUNDLED,
+    endorsements_cache: endorse.CacheDirectory = None,
+    amd_kds_url: endorse.AmdKdsUrl = AMD_KDS,
+    intel_pcs_url: endorse.IntelPcsUrl = INTEL_PCS,
+    tcb_update: endorse.Update = TcbUpdate.STANDARD,
     auth_key: options.AuthKey = None,
     auth_user: options.AuthUser = "api",
     auth_pass: options.AuthPass = None,
@@ -92,6 +105,9 @@ def predict(
     with Client(
         url,
         policy=demands.policy(),
+        endorsements=EndorsementOptions(
+            endorsements, endorsements_cache, amd_kds_url, intel_pcs_url, tcb_update
+        ),
         auth_key=auth_key,
         auth_user=auth_user if auth_pass is not None else None,
         auth_pass=auth_pass,

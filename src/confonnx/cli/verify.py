@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from confonnx.attestation.endorse.options import TcbUpdate
+from confonnx.attestation.endorse.options import AMD_KDS, INTEL_PCS, TcbUpdate
 from confonnx.attestation.policy import Policy
 from confonnx.attestation.verify.appraise import Step, appraise, appraise_evidence
 from confonnx.cli import connection as options
@@ -61,8 +61,8 @@ def verify(
     policy_file: options.PolicyFile = None,
     endorsements: endorse.Sources = None,
     endorsements_cache: endorse.CacheDirectory = None,
-    amd_kds_url: endorse.AmdKdsUrl = endorse.DEFAULT_AMD_KDS_URL,
-    intel_pcs_url: endorse.IntelPcsUrl = endorse.DEFAULT_INTEL_PCS_URL,
+    amd_kds_url: endorse.AmdKdsUrl = AMD_KDS,
+    intel_pcs_url: endorse.IntelPcsUrl = INTEL_PCS,
     tcb_update: endorse.Update = TcbUpdate.STANDARD,
     ingress_user: options.IngressUser = "api",
     ingress_pass: options.IngressPass = None,

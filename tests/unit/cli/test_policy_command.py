@@ -82,8 +82,6 @@ def test_what_is_no_policy(tmp_path: Path, action: str) -> None:
 
 
 def test_the_number_of_files(one: Path) -> None:
-    for words in (("diff", one), ("show", one, one), ("check", one, one)):
+    for words in (("diff", one), ("show", one, one), ("check", one, one), ("show",), ("erase", one)):
         run = confonnx("policy", *words)
-        assert (run.status, run.out) == (2, "")
-        assert "takes two files" in run.err
-    assert confonnx("policy", "erase", one).status == 2
+        assert (run.status, run.out) == (2, ""), words
