@@ -77,7 +77,8 @@ class Report:
         limited = "G" if summary.generator_limited else " "
         columns = [
             f"{cell.concurrency:>3} {cell.variant:<8}",
-            f"{_time(summary.p50):>8} {_time(summary.p99):>8} {summary.rate:>8.4g}{limited} {_time(cpu):>8}",
+            f"{_time(summary.p50):>8} {_time(summary.p99):>8}",
+            f"{_rate(summary.rate):>8}{limited} {_time(cpu):>8}",
             f"{summary.generator_share:>4.0%} {summary.others:>5.0%}{'W' if summary.disturbed else ' '}",
         ]
         if cell.variant is not Variant.PLAIN:
@@ -140,6 +141,10 @@ def _growth_text(growths: Sequence[Growth]) -> str:
 
 def _ratio(ratio: Spread) -> str:
     return f"{ratio.median:.2f} [{ratio.low:.2f}–{ratio.high:.2f}]".ljust(16)
+
+
+def _rate(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.1f}"
 
 
 def _time(seconds: float) -> str:

@@ -49,8 +49,8 @@ def test_times_and_ratios_are_in_one_line() -> None:
 
 
 def test_a_limiting_generator_is_marked() -> None:
-    assert "4G" in line(Variant.MINIMAL)
-    assert "4G" not in line(Variant.PLAIN)
+    assert "4.0G" in line(Variant.MINIMAL)
+    assert "4.0G" not in line(Variant.PLAIN)
 
 
 def test_machine_and_memory_are_said() -> None:
