@@ -75,7 +75,11 @@ def kind_of(media_type: str) -> Kind | None:
 
 
 def recognise(data: bytes, what: str) -> Kind:
-    """What ``data`` is. ``what`` names it in the error, a :class:`ConfigurationError`."""
+    """What ``data`` is. ``what`` names it in the error.
+
+    Raises :class:`ConfigurationError`, and :class:`EvidenceFormatError` for Azure's evidence without a
+    readable report, which alone tells SNP from TDX.
+    """
     kind = _binary(data) or _text(data)
     if kind is None:
         raise ConfigurationError(

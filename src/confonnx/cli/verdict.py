@@ -74,7 +74,7 @@ class Verdict:
         return f"{_BOUND if self.bound else _UNBOUND}\nNot checked: {skipped}"
 
     def _skipped(self) -> list[str]:
-        return [step.id for step in self.steps if step.outcome is Outcome.SKIP]
+        return [step.id for step in self.steps if step.outcome is Outcome.SKIP and step.id in STEP_IDS]
 
     def _failures(self) -> tuple[Failure, ...]:
         """Every check that failed, such as ``sev-snp.signature`` or ``policy.code.measurement``."""
