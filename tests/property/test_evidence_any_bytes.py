@@ -1,4 +1,4 @@
-"""Whatever a file or a vendor's service holds, there is a description, endorsements or the documented error."""
+"""Whatever a file or a vendor holds, there is a description, endorsements or the documented error."""
 
 from __future__ import annotations
 

@@ -74,10 +74,10 @@ def gather(evidence: bytes, *, base_url: str, update: TcbUpdate) -> Gathering:
         "root_ca_crl": _der_crl(root_crl).hex(),
         "pck_crl": _der_crl(pck_crl).hex(),
         "tcb_info_issuer_chain": _pem(tcb_info, _TCB_CHAIN),
-        "tcb_info": bytes(tcb.document).decode("utf-8"),
+        "tcb_info": _text(tcb.document),
         "tcb_info_signature": tcb.signature,
         "qe_identity_issuer_chain": _pem(qe_identity, _QE_CHAIN),
-        "qe_identity": bytes(identity.document).decode("utf-8"),
+        "qe_identity": _text(identity.document),
         "qe_identity_signature": identity.signature,
     }
     return ((DCAP_COLLATERAL, json.dumps(collateral).encode("ascii")),)
@@ -154,6 +154,13 @@ def _decode(kind: type[T], data: bytes) -> T:
         return msgspec.json.decode(data, type=kind)
     except (ValueError, RecursionError) as error:  # ValueError: msgspec's errors, and bad UTF-8
         raise EndorsementError(MALFORMED, f"Intel's answer cannot be read: {error}") from error
+
+
+def _text(document: msgspec.Raw) -> str:
+    try:
+        return bytes(document).decode("utf-8")
+    except UnicodeDecodeError as error:  # in a member that is not looked at, so that `_decode` let it pass
+        raise EndorsementError(MALFORMED, f"a document of Intel's is not UTF-8: {error}") from error
 
 
 def _pem(answer: Answer, field: str) -> str:

@@ -125,6 +125,7 @@ def test_a_crl_may_be_pem() -> None:
         (TCB, Page(b"[" * 100_000, fields=SGX_PAGES[TCB].fields)),
         (TCB, Page(b'{"tcbInfo":{},"signature":"00"}', fields=SGX_PAGES[TCB].fields)),
         (TCB, Page(b'{"tcbInfo":{}}', fields=SGX_PAGES[TCB].fields)),
+        (TCB, Page(SGX_PAGES[TCB].body.replace(b'"tcbType":0', b'"x":"\x80"'), fields=SGX_PAGES[TCB].fields)),
         (TCB, Page(SGX_PAGES[TCB].body)),  # without its chain
         (TCB, Page(SGX_PAGES[TCB].body, fields={"TCB-Info-Issuer-Chain": "garbage"})),
         (QE, Page(SGX_PAGES[TCB].body, fields=SGX_PAGES[QE].fields)),  # another document
