@@ -124,7 +124,11 @@ def need_tools() -> None:
     """Skip without the tools of ``.venv-k8s`` and Node, with a reason; fail in CI."""
     missing = [str(path) for path in (TOOLS / "python", TOOLS / "checkov") if not path.exists()]
     missing += [] if shutil.which("node") else ["node"]
-    missing += [] if (NODE / "node_modules" / "@kubernetes-models").is_dir() else ["tests/kubernetes/node's packages"]
+    missing += (
+        []
+        if (NODE / "node_modules" / "@kubernetes-models").is_dir()
+        else ["tests/kubernetes/node's packages"]
+    )
     if missing:
         message = f"missing: {', '.join(missing)} (`make test` installs them where it can)"
         if os.environ.get("CI"):

@@ -1,7 +1,7 @@
 """Helm's own engine and the Kubernetes schemas, behind standard input and output.
 
-Runs in ``.venv-k8s`` (see ``chart.py``). One JSON object a line comes in, ``{"do": …}`` with arguments; one goes
-out, ``{"result": …}`` or ``{"error": text}``.
+Runs in ``.venv-k8s`` (see ``chart.py``). One JSON object a line comes in, ``{"do": …}`` with arguments; one
+goes out, ``{"result": …}`` or ``{"error": text}``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 import helm_python as helm  # type: ignore[import-not-found]
 import kubernetes_validate  # type: ignore[import-not-found]
-import yaml  # type: ignore[import-not-found]
+import yaml  # type: ignore[import-untyped]
 
 KUBERNETES = "1.36"
 
@@ -50,7 +50,8 @@ def render(chart: str, values: dict[str, Any], name: str, namespace: str) -> dic
 def lint(chart: str, values: dict[str, Any]) -> list[str]:
     """What ``helm lint --strict`` has to say, from warnings on."""
     report = helm.lint(chart, values, strict=True, namespace="default", kube_version=f"v{KUBERNETES}.0")
-    return [f"{m['path']}: {m['error']}" for m in report["messages"] if m["severity"] >= 2] + report["errors"]
+    found = [f"{m['path']}: {m['error']}" for m in report["messages"] if m["severity"] >= 2]
+    return [*found, *report["errors"]]
 
 
 def parse_set(expression: str) -> Any:
@@ -73,7 +74,7 @@ def schema_errors(item: dict[str, Any], version: str = KUBERNETES) -> list[str]:
 
 
 def kserve_fields(model: str) -> dict[str, str]:
-    """Field by field the type that KServe's generated class of this module declares, with its names in YAML."""
+    """The fields of KServe's generated class in this module: its names in YAML, and their types."""
     source = next(
         Path(str(file.locate()))
         for file in metadata.files("kserve") or []

@@ -3,74 +3,22 @@ Kubernetes, its custom resources and PodSecurity accept, and what the server can
 
 from __future__ import annotations
 
-import itertools
 import re
-from typing import Any
 
 import pytest
 
 from confonnx.server.settings import load_settings
-from tests.kubernetes.chart import CHART, IMAGE, NAMESPACE, Engine, Object, Rendered, custom_resource_errors, merged
-
-TEES: dict[str, dict[str, Any]] = {
-    "sgx": {"tee": "sgx"},
-    "sgx-legacy": {
-        "tee": "sgx",
-        "sgx": {"legacyResourceName": True, "explicitDevices": True, "aesmd": "node"},
-        "auth": {"where": "enclave"},
-        "supplementalGroups": [1001],
-    },
-    "cvm": {"tee": "cvm", "auth": {"where": "server"}, "settings": {"deployment": "production"}},
-    "cvm-tdx": {"tee": "cvm", "cvm": {"tee": "tdx"}, "settings": {"request_timeout": "30s"}},
-    "cvm-plugin": {
-        "tee": "cvm",
-        "cvm": {"deviceAccess": "device-plugin", "deviceResource": "smarter-devices/tpmrm0"},
-        "model": {"source": "volume", "path": "digits/model.onnx", "name": "digits", "claim": "models"},
-    },
-    "none": {
-        "tee": "none",
-        "model": {
-            "source": "initContainer",
-            "repository": ".",
-            "initContainer": {"image": IMAGE, "command": ["fetch"], "envFromSecrets": ["store"]},
-        },
-        "networkPolicy": {"egress": [{"ports": [{"protocol": "TCP", "port": 443}]}]},
-        "metrics": {"serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}}},
-    },
-}
-WAYS: dict[str, dict[str, Any]] = {
-    "gateway": {},
-    "envoy-gateway": {
-        "gateway": {"className": "eg", "envoyGateway": True, "annotations": {"a.example/b": "c"}},
-        "autoscaling": {"enabled": True},
-    },
-    "nginx": {
-        "gateway": {"enabled": False},
-        "ingress": {"enabled": True, "className": "nginx"},
-        "replicas": 3,
-    },
-    "application-gateway": {
-        "gateway": {"enabled": False},
-        "ingress": {
-            "enabled": True,
-            "className": "azure-application-gateway",
-            "kind": "application-gateway",
-            "annotations": {"a.example/b": "c"},
-        },
-        "updateStrategy": "Recreate",
-    },
-}
-TLS: dict[str, dict[str, Any]] = {
-    "http": {},
-    "lets-encrypt": {"host": "model.example.org", "letsEncrypt": {"enabled": True, "mode": "production"}},
-    "own-certificate": {"host": "model.example.org", "tlsSecret": "mine"},
-}
-CASES = {
-    f"{tee}-{way}-{tls}": merged(merged(TEES[tee], WAYS[way]), TLS[tls])
-    for tee, way, tls in itertools.product(TEES, WAYS, TLS)
-}
-PRIVILEGED = ("cvm", "cvm-tdx")
-PROFILES = [pytest.param(name, id=name) for name in TEES]
+from tests.kubernetes.chart import (
+    CHART,
+    IMAGE,
+    NAMESPACE,
+    Engine,
+    Object,
+    Rendered,
+    custom_resource_errors,
+    merged,
+)
+from tests.kubernetes.profiles import CASES, PRIVILEGED, TEES, TLS, WAYS, restricted_violations
 
 
 def test_objects_follow_the_schemas(helm: Engine) -> None:
@@ -81,7 +29,13 @@ def test_objects_follow_the_schemas(helm: Engine) -> None:
         for item in helm.render(values=values).objects
     }
     kinds = {kind for _, kind, _ in objects}
-    assert kinds >= {"Deployment", "Service", "NetworkPolicy", "PodDisruptionBudget", "HorizontalPodAutoscaler"}
+    assert kinds >= {
+        "Deployment",
+        "Service",
+        "NetworkPolicy",
+        "PodDisruptionBudget",
+        "HorizontalPodAutoscaler",
+    }
     assert kinds >= {"Gateway", "HTTPRoute", "Ingress", "Certificate", "ServiceMonitor"}
     custom = {key: item for key, item in objects.items() if _is_custom(item)}
     found = dict(zip(custom, custom_resource_errors(list(custom.values())), strict=True))
@@ -118,10 +72,10 @@ def test_lint_speaks_up(helm: Engine) -> None:
     assert helm.ask("lint", chart=str(CHART), values={"tee": "sev"})
 
 
-@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("profile", TEES)
 def test_pod_security_restricted_or_said_not_to_be(helm: Engine, profile: str) -> None:
     rendered = helm.render(values=TEES[profile])
-    violations = _restricted_violations(rendered.pod)
+    violations = restricted_violations(rendered.pod)
     if profile in PRIVILEGED:
         assert "privileged" in violations
         assert "privileged" in rendered.notes
@@ -131,7 +85,7 @@ def test_pod_security_restricted_or_said_not_to_be(helm: Engine, profile: str) -
         assert violations == set()
 
 
-@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("profile", TEES)
 def test_every_pod_is_hardened(helm: Engine, profile: str) -> None:
     rendered = helm.render(values=TEES[profile])
     pod, container = rendered.pod, rendered.container
@@ -148,12 +102,13 @@ def test_every_pod_is_hardened(helm: Engine, profile: str) -> None:
     assert container["startupProbe"]["httpGet"]["path"] == "/readyz"
 
 
-@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("profile", TEES)
 def test_the_server_accepts_its_variables(
     helm: Engine, profile: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server's own reader of settings, so that no name or value of the chart is one that it does not know."""
-    rendered = helm.render("settings.max_request_bytes=134217728" if "sgx" not in profile else "", values=TEES[profile])
+    """The server's own reader of settings finds no name or value that it does not know."""
+    size = {} if profile.startswith("sgx") else {"settings": {"max_request_bytes": 128 << 20}}
+    rendered = helm.render(values=merged(TEES[profile], size))
     environment = rendered.environment
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
@@ -305,30 +260,6 @@ def _selects(solver: Object, certificate: Object) -> bool:
 
 def _is_custom(item: Object) -> bool:
     return bool(re.search(r"cert-manager|gateway\.networking|monitoring\.coreos", item["apiVersion"]))
-
-
-def _restricted_violations(pod: Object) -> set[str]:
-    """What keeps a pod from the level `restricted` (Kubernetes documentation, Pod Security Standards)."""
-    found = {key for key in ("hostNetwork", "hostPID", "hostIPC") if pod.get(key)}
-    allowed = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
-    for volume in pod["volumes"]:
-        (kind,) = volume.keys() - {"name"}
-        if kind not in allowed:
-            found.add(f"volume {volume['name']} is a {kind}")
-    of_pod = pod["securityContext"]
-    for container in [*pod.get("initContainers", []), *pod["containers"]]:
-        context = {**of_pod, **container["securityContext"]}
-        if context.get("privileged"):
-            found.add("privileged")
-        if context.get("allowPrivilegeEscalation") is not False:
-            found.add("allowPrivilegeEscalation")
-        if context.get("capabilities", {}).get("drop") != ["ALL"] or context["capabilities"].get("add"):
-            found.add("capabilities")
-        if context.get("runAsNonRoot") is not True or context.get("runAsUser") == 0:
-            found.add("runs as root")
-        if context.get("seccompProfile", {}).get("type") != "RuntimeDefault":
-            found.add("seccompProfile")
-    return found
 
 
 def test_rendered_texts_have_no_blank_rests(helm: Engine) -> None:
