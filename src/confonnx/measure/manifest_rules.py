@@ -22,6 +22,8 @@ _SIZE: Final = re.compile(r"([1-9][0-9]*)([KMG]?)")
 _UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 #: Variables that would let a library or a module in that nobody measured, or change what Python runs.
 _LOADERS: Final = ("LD_PRELOAD", "LD_AUDIT", "PYTHONSTARTUP", "PYTHONINSPECT", "PYTHONHOME", "PYTHONHASHSEED")
+#: Gramine's default type of a mount, left out or said.
+_CHROOT: Final[tuple[Mapping[str, str], ...]] = ({}, {"type": "chroot"})
 _CPU_FEATURES: Final = {"unspecified", "required", "disabled"}
 
 
@@ -136,7 +138,7 @@ def _check_mounts(flat: Mapping[str, object]) -> Iterator[str]:
         match mount:
             case {"type": "tmpfs", "path": str(), **rest} if not rest:
                 continue
-            case {"path": str(), "uri": str(uri), **rest} if not rest and _is_file_uri(uri):
+            case {"path": str(), "uri": str(uri), **rest} if rest in _CHROOT and _is_file_uri(uri):
                 root = PurePosixPath(uri.removeprefix("file:"))
                 if not any(path.is_relative_to(root) for path in trusted):
                     yield f"fs.mounts: {uri} holds no trusted file; leave it out"

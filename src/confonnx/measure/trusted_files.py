@@ -21,18 +21,32 @@ from confonnx.errors import ConfigurationError
 #: Directories of the standard library and of packages that a server never imports from.
 UNUSED_DIRECTORIES: Final = frozenset(
     {
-        "__pycache__",
-        "dist-packages",
-        "ensurepip",
-        "idlelib",
-        "lib2to3",
-        "pydoc_data",
-        "site-packages",
-        "test",
-        "tests",
-        "tkinter",
-        "turtledemo",
+        *("__pycache__", "dist-packages", "site-packages"),
+        *(
+            "curses",
+            "dbm",
+            "ensurepip",
+            "idlelib",
+            "lib2to3",
+            "pydoc_data",
+            "sqlite3",
+            "tkinter",
+            "turtledemo",
+        ),
+        *("test", "tests"),
+        *("quantization", "transformers"),  # onnxruntime's tools that make models
     }
+)
+#: Extension modules of the standard library that would bring in shared libraries for nothing.
+_UNUSED_MODULES: Final = (
+    "_curses",
+    "_dbm",
+    "_gdbm",
+    "_sqlite3",
+    "_tkinter",
+    "nis.",
+    "ossaudiodev",
+    "readline.",
 )
 _METADATA: Final = "METADATA"
 _LIBRARY: Final = re.compile(r".+\.so(\.[0-9]+)*")
@@ -61,7 +75,7 @@ def code_files(root: Path) -> Iterator[Path]:
         if path.is_dir():
             if path.name not in UNUSED_DIRECTORIES and not path.is_symlink():
                 yield from code_files(path)
-        elif path.suffix == ".py" or is_library(path) or path.name == _METADATA:
+        elif path.suffix == ".py" or _is_used_library(path) or path.name == _METADATA:
             yield path
 
 
@@ -91,6 +105,10 @@ def linked_libraries(binaries: Iterable[Path], *, runtime: Path) -> Iterator[Pat
             if path is None:
                 raise ConfigurationError(f"{binary} needs the library {name}, which is not installed")
             yield runtime / name if (runtime / name).is_file() else path
+
+
+def _is_used_library(path: Path) -> bool:
+    return is_library(path) and not path.name.startswith(_UNUSED_MODULES)
 
 
 def _ldd(binary: Path) -> Iterator[tuple[str, Path | None]]:
