@@ -16,7 +16,7 @@ OWNED = {  # options that other values of the chart decide about
     *("model_path", "model_repository", "model_name", "drain_timeout"),
 }
 
-# What is set, and what the message has to say: the value, and for those that contradict each other the way out.
+# What is set, and what the message has to say: the value, and for a contradiction the way out.
 WRONG = [
     ("image=", ["image is not set", "docker/server/build_image.sh"]),
     (
