@@ -19,10 +19,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from onnx import TensorProto, helper
 
 from confonnx.client import Client
-from confonnx.errors import NotConfonnxError, OverloadedError, TransportError
+from confonnx.errors import NotConfonnxError, OverloadedError, PolicyError, TransportError
 from confonnx.oip.datatypes import Array
 from tests.support import onnx_models
 from tests.support.models import add_model
@@ -111,6 +113,66 @@ def test_the_log_is_json_and_names_requests_by_id(server: RunningServer) -> None
     assert entries[0]["event"] == "no protection: the TEE is simulated"
     assert entries[0]["level"] == "warning"
     assert entries[1]["event"] == "ready"
+
+
+def test_an_option_as_variable_and_in_a_file(model: Path, tmp_path: Path) -> None:
+    """The command line wins over a variable, that over the file."""
+    settings = tmp_path / "settings.toml"
+    lines = (f'model_path = "{model}"', 'model_name = "from_file"', 'url_prefix = "/x"', 'deployment = "x"')
+    settings.write_text("\n".join(lines))
+    variables = {"CONFONNX_URL_PREFIX": "/from-variable", "CONFONNX_DEPLOYMENT": "from-variable"}
+    with (
+        running_server(
+            "--config", str(settings), "--deployment", "from-line", environment=variables
+        ) as server,
+        _client(server, path="from-variable") as client,
+    ):
+        statement = client.verify().statement
+        assert [described.name for described in statement.models] == ["from_file"]
+        assert statement.deployment == "from-line"
+
+
+# What is attested.
+
+
+def test_the_measurement_without_a_server_is_that_of_a_server(model: Path) -> None:
+    """… with the same options, and another one with others."""
+    options = ("--key-rollover-interval", "90m")
+    measured = {words: _measure(str(model), *words) for words in ((), options)}
+    with running_server(str(model), *options) as server:
+        assert measured[options] == server.measurement
+    assert measured[()] != measured[options]
+
+
+def test_a_debug_server_is_refused_unless_debug_is_allowed(model: Path) -> None:
+    with running_server(str(model), "--simulated-debug") as server:
+        for allowed in (False, True):
+            with Client(
+                server.url,
+                enclave_hash=server.measurement,
+                dangerous_any_model=True,
+                allow_simulated=True,
+                enclave_allow_debug=allowed,
+            ) as client:
+                if allowed:
+                    assert client.verify().claims.debug
+                else:
+                    with pytest.raises(PolicyError, match="debug"):
+                        client.verify()
+
+
+def test_a_signing_key_instead_of_a_measurement(model: Path, tmp_path: Path) -> None:
+    keys = []
+    for name in ("signer.pem", "other.pem"):
+        public = rsa.generate_private_key(3, 3072).public_key()  # as SGX signs
+        pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        (tmp_path / name).write_bytes(pem)
+        keys.append(pem.decode())
+    with running_server(str(model), "--simulated-signing-key-file", str(tmp_path / "signer.pem")) as server:
+        with _client_signed_by(server, keys[0]) as client:
+            assert client.ready()
+        with _client_signed_by(server, keys[1]) as client, pytest.raises(PolicyError):
+            client.ready()
 
 
 # The end.
@@ -348,8 +410,28 @@ def _only_error(done: subprocess.CompletedProcess[str]) -> str:
     return error
 
 
-def _client(server: RunningServer) -> Client:
-    return Client(server.url, enclave_hash=server.measurement, dangerous_any_model=True, allow_simulated=True)
+def _measure(*options: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "confonnx.cli.app", "measure", *options],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+def _client(server: RunningServer, *, path: str = "") -> Client:
+    return Client(
+        f"{server.url}{path}",
+        enclave_hash=server.measurement,
+        dangerous_any_model=True,
+        allow_simulated=True,
+    )
+
+
+def _client_signed_by(server: RunningServer, key: str) -> Client:
+    return Client(server.url, enclave_signing_key=key, dangerous_any_model=True, allow_simulated=True)
 
 
 def _client_of(port: int) -> Client:
