@@ -10,7 +10,6 @@ is kept from the file, and checked from the receiver's side.
 from __future__ import annotations
 
 import argparse
-import base64
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -136,19 +135,17 @@ def xwing(kept: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def attestation() -> dict[str, Any]:
-    """A statement, what binds it, and the bundle that carries both."""
-    statement = simulated_server.statement().encode()
+    """A statement, what binds it, and the bundle that carries both, from one fixed secret, nonce and time."""
     bundle = simulated_server.bundle()
     return {
-        "what": "docs/spec/attestation.md: simulated evidence; statement and bundle as text, the rest in hex",
-        "group_secret": simulated_server.SECRET.hex(),
-        "epoch": 7,
+        "what": "docs/spec/attestation.md: simulated evidence; nonce and report data hexadecimal, the rest text",
         "nonce": simulated_server.NONCE.hex(),
-        "statement": statement.decode("ascii"),
-        "report_data": report_data(statement).hex(),
+        "now": simulated_server.NOW.isoformat().replace("+00:00", "Z"),
+        "statement": bundle.statement.decode("utf-8"),
+        "report_data": report_data(bundle.statement).hex(),
         "evidence_type": bundle.evidence_type,
-        "evidence": base64.b64encode(bundle.evidence).decode("ascii"),
-        "bundle": bundle.encode().decode("ascii"),
+        "evidence": bundle.evidence.decode("utf-8"),
+        "bundle": bundle.encode().decode("utf-8"),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import pytest
@@ -20,6 +21,12 @@ def test_the_vectors_are_what_the_code_makes(name: str) -> None:
 
 def test_no_vector_file_is_forgotten() -> None:
     assert {path.name for path in spec_vectors.DIRECTORY.iterdir()} == set(spec_vectors.documents())
+
+
+def test_the_report_data_by_hand() -> None:
+    vector = json.loads((spec_vectors.DIRECTORY / "attestation.json").read_text("utf-8"))
+    hashed = hashlib.sha512(b"confonnx attestation v1\0" + vector["statement"].encode()).hexdigest()
+    assert hashed == vector["report_data"]
 
 
 def test_the_attestation_vector_is_accepted() -> None:
