@@ -138,7 +138,7 @@ def attestation() -> dict[str, Any]:
     """A statement, what binds it, and the bundle that carries both, from one fixed secret, nonce and time."""
     bundle = simulated_server.bundle()
     return {
-        "what": "docs/spec/attestation.md: simulated evidence; nonce and report data hexadecimal, the rest text",
+        "what": "docs/spec/attestation.md: simulated evidence; nonce and report data in hex, the rest text",
         "nonce": simulated_server.NONCE.hex(),
         "now": simulated_server.NOW.isoformat().replace("+00:00", "Z"),
         "statement": bundle.statement.decode("utf-8"),
