@@ -102,7 +102,7 @@ INFERENCES = {
     "output": _Wrong(_json(A, B, outputs=[{"name": "none"}]), ("'none'", "sum")),
     "output twice": _Wrong(_json(A, B, outputs=[{"name": "sum"}] * 2), ("'sum'", "twice")),
     # Malformed.
-    "empty": _Wrong(b"", ()),
+    "empty": _Wrong(b"", ("empty", "expected JSON")),
     "no JSON": _Wrong(b"{nothing", ("JSON",)),
     "no UTF-8": _Wrong(b'{"inputs": "\xff"}', ("JSON",)),
     "an array": _Wrong(b"[]", ("object",)),

@@ -187,6 +187,8 @@ def parse_infer_response(body: Buffer, *, header_length: int | None, limits: Oip
 
 def _split(body: Buffer, header_length: int | None, limits: OipLimits) -> tuple[memoryview, EntryReader]:
     view = memoryview(body)
+    if not view:
+        raise OipError("the body is empty, expected JSON")
     size = len(view) if header_length is None else header_length
     if not 0 < size <= len(view):
         raise OipError(f"{HEADER_LENGTH_FIELD} is {size}, expected 1 to {len(view)}, the size of the body")
