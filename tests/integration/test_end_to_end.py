@@ -218,6 +218,33 @@ def test_simulated_evidence_is_refused_unless_named(site: _Site) -> None:
     assert "simulated" in done.stderr
 
 
+def test_outputs_go_to_standard_output_unless_a_file_is_named(site: _Site) -> None:
+    np.savez(site.directory / "fit.npz", image=np.ones((1, 8, 8), np.float32))
+    document = json.loads(site.run(*site.ask("--json-in", "fit.npz")).stdout)
+    assert document["digit"]["type"] == "int64"
+
+
+def test_inspect_shows_what_a_server_says_and_verify_judges_it(site: _Site) -> None:
+    said = json.loads(
+        site.run("-m", "confonnx.cli.app", "inspect", "--url", site.server.url, "--json").stdout
+    )
+    assert said["verified"] is False
+    assert site.server.measurement in json.dumps(said)
+    saved = ("-m", "confonnx.cli.app", "inspect", "--url", site.server.url, "--save", "bundle.cmw")
+    site.run(*saved)
+    verify = (
+        *("-m", "confonnx.cli.app", "verify"),
+        *("--enclave-model-hash-file", "model.hash", "--allow-simulated"),
+    )
+    for source in (("--url", site.server.url), ("--bundle", "bundle.cmw")):
+        good = site.run(*verify, *source, "--enclave-hash", site.server.measurement, "--json")
+        assert json.loads(good.stdout)["accepted"] is True
+        bad = site.try_to_run(*verify, *source, "--enclave-hash", "ab" * 32, "--json")
+        verdict = json.loads(bad.stdout)
+        assert (bad.returncode, verdict["accepted"], verdict["code"]) == (3, False, "verification.policy")
+        assert "FAIL" in {step["outcome"] for step in verdict["steps"]}
+
+
 # The Python API.
 
 
