@@ -21,6 +21,7 @@ from tests.support.documents import blocks, run
 
 ROOT = Path(__file__).resolve().parents[2]
 DIGITS = ROOT / "src/confonnx/cli/digits/digits.onnx"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PORTS = (8888, 8082)
 
 
@@ -43,6 +44,13 @@ def test_how_to_authenticate_clients(tmp_path: Path) -> None:
     assert "API key" in (tmp_path / "radiology.key").read_text()
 
 
+def test_no_page_has_blocks_that_nothing_runs() -> None:
+    tests = "".join(path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    names = [page.relative_to(ROOT).as_posix() for page in PAGES if blocks(page)]
+    assert [name for name in names if name not in tests] == []
+    assert {"README.md", "docs/how-to/authenticate-clients.md"} <= set(names)
+
+
 @pytest.mark.parametrize(
     "block", ["```sh\ntrue\nfalse | cat\ntrue\n```\n", "```python\nraise SystemExit(1)\n```\n"]
 )
@@ -56,15 +64,14 @@ def test_a_block_that_fails_is_noticed(block: str, tmp_path: Path, monkeypatch: 
 
 def test_links_lead_somewhere() -> None:
     """Every relative link of every page, to a file that is there."""
-    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     broken = [
         f"{page.relative_to(ROOT)}: {link}"
-        for page in pages
+        for page in PAGES
         for link in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text("utf-8"))
         if "://" not in link and not (page.parent / link).exists()
     ]
     assert broken == []
-    assert len(pages) > 5
+    assert len(PAGES) > 5
 
 
 def _run(page: Path, directory: Path, *, needs_ports: bool) -> str:
