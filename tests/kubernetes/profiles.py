@@ -12,7 +12,7 @@ TEES: dict[str, dict[str, Any]] = {
     "sgx-legacy": {
         "tee": "sgx",
         "sgx": {"legacyResourceName": True, "explicitDevices": True, "aesmd": "node"},
-        "auth": {"where": "enclave"},
+        "auth": {"where": "image"},
         "supplementalGroups": [1001],
     },
     "cvm": {"tee": "cvm", "auth": {"where": "server"}, "settings": {"deployment": "production"}},
@@ -36,7 +36,7 @@ TEES: dict[str, dict[str, Any]] = {
 WAYS: dict[str, dict[str, Any]] = {
     "gateway": {},
     "envoy-gateway": {
-        "gateway": {"className": "eg", "envoyGateway": True, "annotations": {"a.example/b": "c"}},
+        "gateway": {"className": "eg", "envoyGateway": True, "serviceAnnotations": {"a.example/b": "c"}},
         "autoscaling": {"enabled": True},
     },
     "nginx": {

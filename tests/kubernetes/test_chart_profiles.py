@@ -67,6 +67,11 @@ def test_lint_has_nothing_to_say(helm: Engine, case: str) -> None:
     assert helm.ask("lint", chart=str(CHART), values=merged(helm.values(), CASES[case])) == []
 
 
+def test_lint_of_the_defaults(helm: Engine) -> None:
+    """`helm lint samples/k8s`, where `image` and `auth.where` are yet to be given."""
+    assert helm.ask("lint", chart=str(CHART), values={}) == []
+
+
 def test_lint_speaks_up(helm: Engine) -> None:
     """Else the test above would show nothing."""
     assert helm.ask("lint", chart=str(CHART), values={"tee": "sev"})

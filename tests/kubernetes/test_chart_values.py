@@ -61,10 +61,9 @@ WRONG = [
     ("tee=none,settings.reqest_timeout=30s", ["'reqest_timeout' not allowed"]),
     ("tee=none,settings.auth_key=secret", ["'auth_key' not allowed"]),
     ("tee=none,settings.http_port=80", ["'http_port' not allowed"]),
-    ("auth.where=", ["auth.where is not set", "server", "enclave", "ingress", "none"]),
+    ("auth.where=", ["auth.where is not set", "server", "image", "ingress", "none"]),
     ("auth.where=gateway", ["/auth/where"]),
-    ("auth.where=server", ["auth.where is server and tee is sgx", "auth.where=enclave"]),
-    ("tee=cvm,auth.where=enclave", ["auth.where is enclave and tee is cvm", "auth.where=server"]),
+    ("auth.where=server", ["auth.where is server and tee is sgx", "CONFIG_DIR", "auth.where=image"]),
     ("auth.where=ingress", ["auth.where is ingress", "gateway.envoyGateway=true"]),
     (
         "auth.where=ingress,gateway.enabled=false,ingress.enabled=true,ingress.className=a,ingress.kind=other",
@@ -99,6 +98,7 @@ WRONG = [
         "gateway.enabled=false,ingress.enabled=true,ingress.className=traefik,ingress.kind=other",
         ["ingress.kind is other", "urlPrefix"],
     ),
+    ("tee=cvm,settings.fetch_endorsements=true", ["settings.fetch_endorsements", "networkPolicy.egress"]),
     (
         "metrics.enabled=false,metrics.serviceMonitor.enabled=true",
         ["metrics.serviceMonitor.enabled is true and metrics.enabled is false"],

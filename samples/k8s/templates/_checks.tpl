@@ -7,6 +7,9 @@
 {{- include "confonnx.checkModel" . }}
 {{- include "confonnx.checkWay" . }}
 {{- include "confonnx.checkReplicas" . }}
+{{- if and (eq (toString .Values.settings.fetch_endorsements) "true") .Values.networkPolicy.enabled (not .Values.networkPolicy.egress) }}
+{{- fail "settings.fetch_endorsements is on, but the NetworkPolicy lets the server out nowhere: allow DNS and port 443 in networkPolicy.egress, or let clients fetch (--endorsements fetch)." }}
+{{- end }}
 {{- if and .Values.metrics.serviceMonitor.enabled (not .Values.metrics.enabled) }}
 {{- fail "metrics.serviceMonitor.enabled is true and metrics.enabled is false: there would be nothing to scrape. Turn metrics on, or the ServiceMonitor off." }}
 {{- end }}
@@ -31,14 +34,12 @@
 {{- define "confonnx.checkAuth" -}}
 {{- $where := .Values.auth.where }}
 {{- if not $where }}
-{{- fail "auth.where is not set: choose server (checked inside the TEE; with tee cvm or none), enclave (built into the SGX enclave), ingress (checked by the gateway, whose owner reads the passwords) or none (everybody may ask)." }}
+{{- fail "auth.where is not set: choose server (checked inside the TEE; with tee cvm or none), image (the same, built into the image, as SGX needs it), ingress (checked by the gateway, whose owner reads the passwords) or none (everybody may ask)." }}
 {{- else if and (eq $where "server") (eq .Values.tee "sgx") }}
-{{- fail "auth.where is server and tee is sgx: an enclave reads no credentials from its pod. Build them in and set auth.where=enclave, or check them in front with auth.where=ingress." }}
-{{- else if and (eq $where "enclave") (ne .Values.tee "sgx") }}
-{{- fail (printf "auth.where is enclave and tee is %s: only an SGX enclave has credentials built in. Set auth.where=server." .Values.tee) }}
+{{- fail "auth.where is server and tee is sgx: an enclave reads no credentials from its pod. Build them in (docker/server/build_image.sh with CONFIG_DIR) and set auth.where=image, or check them in front with auth.where=ingress." }}
 {{- else if eq $where "ingress" }}
 {{- if not (or (and .Values.gateway.enabled .Values.gateway.envoyGateway) (and .Values.ingress.enabled (eq .Values.ingress.kind "nginx"))) }}
-{{- fail "auth.where is ingress, but only nginx (ingress.enabled, ingress.kind=nginx) and Envoy Gateway (gateway.enabled, gateway.envoyGateway=true) check passwords for this chart. Choose one of them, or auth.where=server, or enclave with SGX." }}
+{{- fail "auth.where is ingress, but only nginx (ingress.enabled, ingress.kind=nginx) and Envoy Gateway (gateway.enabled, gateway.envoyGateway=true) check passwords for this chart. Choose one of them, or auth.where=server, or image." }}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -46,7 +47,7 @@
 {{- define "confonnx.checkTee" -}}
 {{- if eq .Values.tee "sgx" }}
 {{- if .Values.settings }}
-{{- fail (printf "settings holds %s and tee is sgx: an enclave takes its options from its signed manifest, and would not see these. Give them to the build (docker/server/build_image.sh) and leave settings empty." (keys .Values.settings | sortAlpha | join ", ")) }}
+{{- fail (printf "settings holds %s and tee is sgx: an enclave takes its options from its signed manifest, and would not see these. Give them to the build (docker/server/build_image.sh with CONFIG_DIR) and leave settings empty." (keys .Values.settings | sortAlpha | join ", ")) }}
 {{- end }}
 {{- else if eq .Values.tee "cvm" }}
 {{- if eq .Values.cvm.deviceAccess "device-plugin" }}

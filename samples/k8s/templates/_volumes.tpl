@@ -14,7 +14,7 @@
 - {name: aesmd-state, mountPath: /var/opt/aesmd}
 {{- end }}
 {{- else if and (include "confonnx.privileged" .) (has .Values.cvm.tee (list "sev-snp" "tdx")) }}
-- {name: tsm, mountPath: /sys/kernel/config/tsm/report}
+- {name: configfs, mountPath: /sys/kernel/config}
 {{- end }}
 {{- end }}
 
@@ -46,7 +46,8 @@
   emptyDir: {medium: Memory, sizeLimit: 16Mi}
 {{- end }}
 {{- else if and (include "confonnx.privileged" .) (has .Values.cvm.tee (list "sev-snp" "tdx")) }}
-- name: tsm
-  hostPath: {path: /sys/kernel/config/tsm/report, type: Directory}
+# The whole of it: below /sys nothing can be made to mount a part of it on.
+- name: configfs
+  hostPath: {path: /sys/kernel/config, type: Directory}
 {{- end }}
 {{- end }}
