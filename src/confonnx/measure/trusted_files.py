@@ -48,7 +48,7 @@ _UNUSED_MODULES: Final = (
     "ossaudiodev",
     "readline.",
 )
-_METADATA: Final = "METADATA"
+_METADATA: Final = ("METADATA", "entry_points.txt")
 _LIBRARY: Final = re.compile(r".+\.so(\.[0-9]+)*")
 # The output of ldd: "libz.so.1 => /lib/x86_64-linux-gnu/libz.so.1 (0x00007f…)", "libx.so => not found".
 _LINKED: Final = re.compile(r"\s*(\S+) => (/\S+|not found)")
@@ -75,7 +75,7 @@ def code_files(root: Path) -> Iterator[Path]:
         if path.is_dir():
             if path.name not in UNUSED_DIRECTORIES and not path.is_symlink():
                 yield from code_files(path)
-        elif path.suffix == ".py" or _is_used_library(path) or path.name == _METADATA:
+        elif path.suffix == ".py" or _is_used_library(path) or path.name in _METADATA:
             yield path
 
 

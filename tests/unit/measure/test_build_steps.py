@@ -15,7 +15,7 @@ from confonnx.measure.enclave_conf import parse_enclave_conf
 from confonnx.measure.enclave_info import EnclaveInfo, SimulatedInfo, parse_enclave_info
 from confonnx.measure.manifest import Paths, render_manifest
 from confonnx.measure.sigstruct import parse_sigstruct
-from confonnx.measure.trusted_files import hash_files
+from confonnx.measure.trusted_files import TrustedFile, hash_files
 from confonnx.models.digest import model_digest
 from tests.support.enclave_confs import conf_text
 from tests.support.models import add_model
@@ -96,7 +96,7 @@ def test_one_changed_byte_changes_the_manifest(image: Path) -> None:
     assert [file.path for file in changed] == [image / "package/confonnx/__init__.py"]
 
 
-def files_of(image: Path) -> tuple[object, ...]:
+def files_of(image: Path) -> tuple[TrustedFile, ...]:
     empty = image / "stdlib"
     empty.mkdir(exist_ok=True)
     paths = Paths(
@@ -130,7 +130,12 @@ def sgx_info_step(image: Path) -> list[str]:
 def signed_image(image: Path, **sigstruct: object) -> Path:
     conf = parse_enclave_conf((image / "enclave.conf").read_text())
     paths = Paths(
-        *(image / name for name in ("libos", "runtime", "python", "stdlib", "libraries")), image / "add.onnx"
+        libos=image / "libos",
+        runtime=image / "runtime",
+        python=image / "python",
+        stdlib=image / "stdlib",
+        libraries=image / "libraries",
+        model=image / "add.onnx",
     )
     names = ["libos", "runtime/libc.so.6", "python", "stdlib/os.py", "libraries/libz.so.1", "add.onnx"]
     names += ["package/confonnx/__init__.py", "config/server.toml"]

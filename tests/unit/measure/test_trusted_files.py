@@ -31,7 +31,7 @@ def tree(root: Path, *names: str) -> None:
 
 def test_code_and_metadata_alone(tmp_path: Path) -> None:
     wanted = ["a.py", "p/__init__.py", "p/fast.cpython-312-x86_64-linux-gnu.so", "p.libs/libx-1.so.0.3.1"]
-    wanted += ["p-1.dist-info/METADATA"]
+    wanted += ["p-1.dist-info/METADATA", "p-1.dist-info/entry_points.txt"]
     unwanted = [
         "p/__pycache__/__init__.cpython-312.pyc",
         "p/tests/test_a.py",
