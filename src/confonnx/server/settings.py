@@ -51,6 +51,8 @@ _IDLE = {
     "num_http_threads": "has no effect: one event loop serves all connections (see --inference-threads)",
 }
 
+_PERSISTENT = 0x81  # TPM_HT_PERSISTENT, the first byte of such a handle (TPM 2.0 part 2, §7.2)
+
 _POSITIVE = (
     *("max_request_bytes", "max_response_bytes", "max_buffered_bytes", "max_connections", "max_header_bytes"),
     *("min_transfer_rate", "replay_capacity", "attestation_rate", "attestation_burst"),
@@ -73,10 +75,14 @@ def _option(default: T, text: str, panel: Panel, *, measured: bool = False) -> T
 
 def _parse_handle(value: object) -> object:
     """Handles are written in hexadecimal, as tpm2-tools write them."""
-    try:
-        return int(value, 0) if isinstance(value, str) else value
-    except ValueError:
-        raise ValueError(f"expected a persistent handle such as {AK_HANDLE:#x}") from None
+    if isinstance(value, str):
+        try:
+            value = int(value, 0)
+        except ValueError:
+            value = None
+    if not isinstance(value, int) or value >> 24 != _PERSISTENT:
+        raise ValueError(f"expected a persistent handle such as {AK_HANDLE:#x}")
+    return value
 
 
 def _split_paths(value: object) -> object:
