@@ -21,7 +21,15 @@ from typing import Protocol
 from confonnx.errors import EncapsulationError, KeyConfigError
 from confonnx.ohttp.aead import OPEN_FAILED, Aead, Cipher, open_sealed, seal_parts
 from confonnx.ohttp.hkdf import expand, extract
-from confonnx.ohttp.hpke import Kdf, PrivateKey, Suite, setup_receiver, setup_sender
+from confonnx.ohttp.hpke import (
+    Kdf,
+    PrivateKey,
+    ReceiverContext,
+    SenderContext,
+    Suite,
+    setup_receiver,
+    setup_sender,
+)
 from confonnx.ohttp.kem import Kem
 from confonnx.ohttp.key_config import KeyConfig
 from confonnx.ohttp.padding import padme
@@ -60,13 +68,12 @@ def encapsulate_request(
     vector. Raises :class:`KeyConfigError` for an AEAD that is not offered or a public key of low order, and
     :class:`confonnx.errors.TooLargeError`.
     """
-    suite = Suite(config.kem, *_algorithms(config, aead))
-    header = config.key_id.to_bytes(1, "big") + suite.ids
-    info = _REQUEST_LABEL + b"\0" + header
-    enc, context = setup_sender(suite, config.public_key, info=info, randomness=randomness)
-    _, message = context.seal_parts(parts, prefix=header + enc, pad_to=_padded(parts) if pad else None)
-    secret = context.export(_RESPONSE_LABEL, response_nonce_size(suite.aead))
-    return message, ResponseOpener(suite.aead, secret, enc, key_id=config.key_id)
+    sending = setup_sending(config, label=_REQUEST_LABEL, aead=aead, randomness=randomness)
+    _, message = sending.context.seal_parts(
+        parts, prefix=sending.header + sending.enc, pad_to=padded_size(parts) if pad else None
+    )
+    secret = sending.context.export(_RESPONSE_LABEL, response_nonce_size(sending.aead))
+    return message, ResponseOpener(sending.aead, secret, sending.enc, key_id=config.key_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,17 +95,82 @@ def open_request(keys: KeyLookup, message: Buffer) -> OpenedRequest:
     one text. A writable message whose tag is wrong is left wiped.
     """
     view = memoryview(message)
-    if len(view) < HEADER_SIZE:
+    private_key, prefix = read_prefix(keys, view)
+    context = setup_receiving(private_key, prefix, label=_REQUEST_LABEL)
+    plaintext = context.open(view[prefix.size :])
+    aead, enc, key_id = prefix.suite.aead, prefix.enc, prefix.key_id
+    secret = context.export(_RESPONSE_LABEL, response_nonce_size(aead))
+    return OpenedRequest(plaintext, enc, key_id, ResponseSealer(aead, secret, enc, key_id=key_id))
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """A context to seal requests with, and the clear bytes that let the other side make its own."""
+
+    header: bytes
+    enc: bytes
+    aead: Aead
+    context: SenderContext
+
+
+def setup_sending(
+    config: KeyConfig, *, label: bytes, aead: Aead | None = None, randomness: bytes | None = None
+) -> Sending:
+    """A context for requests of the kind that ``label`` names, with the ``info`` of RFC 9458 §4.3 step 2.
+
+    Arguments and errors as in :func:`encapsulate_request`.
+    """
+    suite = Suite(config.kem, *_algorithms(config, aead))
+    header = config.key_id.to_bytes(1, "big") + suite.ids
+    info = label + b"\0" + header
+    enc, context = setup_sender(suite, config.public_key, info=info, randomness=randomness)
+    return Sending(header, enc, suite.aead, context)
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """``hdr ‖ enc``, with which every kind of sealed request begins."""
+
+    header: bytes
+    suite: Suite
+    enc: bytes
+
+    @property
+    def key_id(self) -> int:
+        """The key identifier."""
+        return self.header[0]
+
+    @property
+    def size(self) -> int:
+        """Bytes of both together."""
+        return HEADER_SIZE + len(self.enc)
+
+
+def read_prefix(keys: KeyLookup, message: memoryview) -> tuple[PrivateKey, Prefix]:
+    """The prefix of ``message`` and the private key that it names.
+
+    Raises what ``keys`` raises, and :class:`EncapsulationError` for unknown algorithms and for a prefix that
+    is cut.
+    """
+    header = bytes(message[:HEADER_SIZE])
+    if len(header) < HEADER_SIZE:
         raise EncapsulationError(OPEN_FAILED)
-    header = bytes(view[:HEADER_SIZE])
-    key_id = header[0]
-    private_key = keys.private_key(key_id)
+    private_key = keys.private_key(header[0])
     suite = _suite(header[1:])
-    enc = bytes(view[HEADER_SIZE : HEADER_SIZE + suite.kem.enc_size])
-    context = setup_receiver(suite, private_key, enc, info=_REQUEST_LABEL + b"\0" + header)
-    plaintext = context.open(view[HEADER_SIZE + len(enc) :])
-    secret = context.export(_RESPONSE_LABEL, response_nonce_size(suite.aead))
-    return OpenedRequest(plaintext, enc, key_id, ResponseSealer(suite.aead, secret, enc, key_id=key_id))
+    enc = bytes(message[HEADER_SIZE : HEADER_SIZE + suite.kem.enc_size])
+    if len(enc) < suite.kem.enc_size:
+        raise EncapsulationError(OPEN_FAILED)
+    return private_key, Prefix(header, suite, enc)
+
+
+def setup_receiving(private_key: PrivateKey, prefix: Prefix, *, label: bytes) -> ReceiverContext:
+    """The receiver's side of :func:`setup_sending`. Raises :class:`EncapsulationError`."""
+    return setup_receiver(prefix.suite, private_key, prefix.enc, info=label + b"\0" + prefix.header)
+
+
+def padded_size(parts: Sequence[Buffer]) -> int:
+    """The Padmé bucket of the concatenation of ``parts``."""
+    return padme(sum(map(len, parts)))
 
 
 def response_nonce_size(aead: Aead) -> int:
@@ -153,7 +225,7 @@ class ResponseSealer(_OneShot):
             raise ValueError(f"the response nonce has {size} bytes, not {len(response_nonce)}")
         cipher, nonce = self._key(response_nonce)
         return seal_parts(
-            cipher, nonce, b"", parts, prefix=response_nonce, pad_to=_padded(parts) if pad else None
+            cipher, nonce, b"", parts, prefix=response_nonce, pad_to=padded_size(parts) if pad else None
         )
 
 
@@ -191,7 +263,3 @@ def _suite(ids: bytes) -> Suite:
         return Suite(Kem(kem_id), Kdf(kdf_id), Aead(aead_id))
     except ValueError:
         raise EncapsulationError(OPEN_FAILED) from None
-
-
-def _padded(parts: Sequence[Buffer]) -> int:
-    return padme(sum(map(len, parts)))
