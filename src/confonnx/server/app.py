@@ -4,10 +4,12 @@ A sealed request goes through these steps; up to the third, whatever fails gets 
 content, from the fourth on every answer is sealed:
 
 1. method, media type;
-2. open (RFC 9458 §4.3): an unknown key identifier has its own problem type, all other failures have one
-answer; 3. not a replay: what was opened before is answered as if it did not open; 4. Binary HTTP, date within
-the window (RFC 9458 §6.5), no content coding; 5. credentials; 6. the route (``routes``), which sees the inner
-request alone.
+2. open (RFC 9458 §4.3, or a session): an unknown key identifier has its own problem type, all other failures
+   have one answer;
+3. not a replay: what was opened before is answered as if it did not open;
+4. Binary HTTP, date within the window (RFC 9458 §6.5), no content coding;
+5. credentials;
+6. the route (``routes``), which sees the inner request alone.
 
 A replay can only be told after step 4 gave its date; that its answer looks like that of step 2 is the point.
 """
@@ -20,7 +22,7 @@ import secrets
 import time
 import traceback
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import formatdate
 from pathlib import PurePath
@@ -43,12 +45,12 @@ from confonnx.ohttp import bhttp
 from confonnx.ohttp.encapsulation import (
     REQUEST_MEDIA_TYPE,
     RESPONSE_MEDIA_TYPE,
-    OpenedRequest,
     ResponseSealer,
     open_request,
 )
 from confonnx.ohttp.key_config import KEYS_MEDIA_TYPE
 from confonnx.ohttp.padding import padme
+from confonnx.ohttp.session import SESSION_REQUEST_MEDIA_TYPE, SESSION_RESPONSE_MEDIA_TYPE
 from confonnx.server.attestation import Attestation
 from confonnx.server.auth import Authenticator
 from confonnx.server.logs import EvidenceFailed, InternalError, Log, RequestAnswered, RequestRefused
@@ -64,11 +66,16 @@ from confonnx.server.messages import (
 from confonnx.server.metrics import Metrics, Outcome, Unopened
 from confonnx.server.replay import DateRefusedError, ReplayCache, SeenBeforeError
 from confonnx.server.routes import Reply, Routes, error_reply, plain_error
+from confonnx.server.sessions import MAX_SESSIONS, SessionCache
 
 T = TypeVar("T")
 
 KEY_PROBLEM = "https://iana.org/assignments/http-problem-types#ohttp-key"  # RFC 9458 §5.3
 DATE_PROBLEM = "https://iana.org/assignments/http-problem-types#date"  # RFC 9458 §6.5.2
+RESPONSE_TYPES = {
+    REQUEST_MEDIA_TYPE: RESPONSE_MEDIA_TYPE,
+    SESSION_REQUEST_MEDIA_TYPE: SESSION_RESPONSE_MEDIA_TYPE,
+}
 GATEWAYS = ("/ohttp", "/.well-known/ohttp-gateway")  # the latter: RFC 9540
 
 _LARGE = 1 << 18
@@ -80,11 +87,21 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 @dataclass(frozen=True, slots=True)
 class AppOptions:
-    """``url_prefix`` is served with and without it; sizes in bytes."""
+    """``url_prefix`` is served with and without it; sizes in bytes; contexts of ``max_sessions`` are kept."""
 
     url_prefix: str
     max_response_bytes: int
     pad: bool
+    max_sessions: int = MAX_SESSIONS
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A sealed request that was opened; ``identity`` is what a replay of it shares with it alone."""
+
+    plaintext: memoryview = field(repr=False)
+    identity: bytes = field(repr=False)
+    sealer: ResponseSealer
 
 
 class App:
@@ -115,6 +132,11 @@ class App:
         self._now = now
         self._is_ready = is_ready
         self._options = options
+        self._sessions = SessionCache(ring, capacity=options.max_sessions)
+
+    def forget_ended_sessions(self) -> None:
+        """Drop what still opens messages to keys that the ring has erased; call it after each ``advance``."""
+        self._sessions.forget_ended()
 
     def wants_body(self, method: str, path: str) -> bool:
         """Only what may be a sealed request is worth reading."""
@@ -190,15 +212,14 @@ class App:
         return HttpResponse(200, {"content-type": bundle.MEDIA_TYPE, "cache-control": "no-store"}, (content,))
 
     async def _sealed(self, request: HttpRequest) -> HttpResponse:
-        if request.fields.get("content-type", "").partition(";")[0].strip().lower() != REQUEST_MEDIA_TYPE:
+        media_type = request.fields.get("content-type", "").partition(";")[0].strip().lower()
+        if media_type not in RESPONSE_TYPES:
             return problem(415)
         metrics = self._metrics
         with metrics.request_seconds.time(), metrics.in_flight.track_inprogress():
             try:
                 with metrics.decrypt_seconds.time():
-                    opened = await _off_loop(
-                        len(request.body), lambda: open_request(self._ring, request.body)
-                    )
+                    opened = await self._open(media_type, request.body)
                 reply = await self._guarded(self._reply(opened), _internal_reply)
             except UnknownKeyError:
                 metrics.count_unopened(Unopened.UNKNOWN_KEY)
@@ -212,13 +233,26 @@ class App:
             metrics.count_request(reply.model, reply.version, reply.outcome)
             with metrics.seal_seconds.time():
                 message = await self._seal(reply, opened.sealer)
-        return HttpResponse(200, {"content-type": RESPONSE_MEDIA_TYPE}, (message,))
+        return HttpResponse(200, {"content-type": RESPONSE_TYPES[media_type]}, (message,))
 
-    async def _reply(self, opened: OpenedRequest) -> Reply:
+    async def _open(self, media_type: str, message: bytearray) -> _Opened:
+        """Step 2, and what a session's own window knows of step 3.
+
+        Raises UnknownKeyError, EncapsulationError and SeenBeforeError.
+        """
+        if media_type == REQUEST_MEDIA_TYPE:
+            opened = await _off_loop(len(message), lambda: open_request(self._ring, message))
+            return _Opened(opened.plaintext, opened.enc, opened.sealer)
+        session = self._sessions.find(message)
+        request = await _off_loop(len(message), lambda: session.open(message))
+        self._sessions.admit(session, request)
+        return _Opened(request.plaintext, request.identity, request.sealer)
+
+    async def _reply(self, opened: _Opened) -> Reply:
         """Steps 3 to 6. Raises SeenBeforeError for a replay; every other failure is a reply."""
         try:
             inner = bhttp.parse_request(opened.plaintext)
-            self._replays.admit(opened.enc, inner.field("date"), now=self._now())
+            self._replays.admit(opened.identity, inner.field("date"), now=self._now())
             if inner.field("content-encoding") is not None:
                 return plain_error(
                     415, "content-encoding is not used inside the seal; send the body as it is"

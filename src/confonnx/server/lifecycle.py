@@ -109,7 +109,7 @@ async def running(settings: Settings, log: Log) -> AsyncIterator[Running]:
             address = settings.metrics_address or settings.address
             metrics_port = await scrape.listen(address, settings.metrics_port, option="--metrics-port")
         parts.metrics.watch("connections", "Open connections.", lambda: http.connections)
-        async with _keys_rolled_over(parts.ring, log):
+        async with _keys_rolled_over(parts.ring, parts.app, log):
             yield Running(
                 app=parts.app,
                 registry=parts.registry,
@@ -144,15 +144,15 @@ async def _serve(settings: Settings, log: Log) -> None:
 
 
 @asynccontextmanager
-async def _keys_rolled_over(ring: KeyRing, log: Log) -> AsyncIterator[None]:
-    task = asyncio.create_task(_roll_keys(ring, log))
+async def _keys_rolled_over(ring: KeyRing, app: App, log: Log) -> AsyncIterator[None]:
+    task = asyncio.create_task(_roll_keys(ring, app, log))
     try:
         yield
     finally:
         task.cancel()
 
 
-async def _roll_keys(ring: KeyRing, log: Log) -> None:
+async def _roll_keys(ring: KeyRing, app: App, log: Log) -> None:
     """Move the ring with the clock, also to end the grace period of old keys."""
     while True:
         await asyncio.sleep(_KEY_CHECK_SECONDS)
@@ -161,6 +161,7 @@ async def _roll_keys(ring: KeyRing, log: Log) -> None:
                 log.emit(KeyRollover(epoch=ring.epoch))
         except ConfigurationError as error:  # the clock jumped by years: the keys stay, and are not renewed
             log.emit(SettingsWarning(warning=str(error)))
+        app.forget_ended_sessions()
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,8 +56,11 @@ class ReplayCache:
         """How many requests are remembered."""
         return self._size
 
-    def admit(self, enc: bytes, date: str | None, *, now: datetime) -> None:
-        """Remember the request with encapsulated key ``enc`` and inner ``date`` field, or refuse it.
+    def admit(self, identity: bytes, date: str | None, *, now: datetime) -> None:
+        """Remember the request with this ``identity`` and inner ``date`` field, or refuse it.
+
+        ``identity``: ``enc`` of an encapsulated request, session and ``seq`` of one in a session; their
+        lengths differ, so neither passes for the other.
 
         Raises :class:`DateRefusedError`, :class:`SeenBeforeError`, and OverloadedError when the cache is
         full.
@@ -67,7 +70,7 @@ class ReplayCache:
         if moment is None or abs(moment - clock) > self._window or moment < self._floor:
             raise DateRefusedError("the request's date is missing, or outside the window")
         seen = self._buckets.setdefault(moment // BUCKET_SECONDS, set())
-        digest = hashlib.sha256(enc).digest()[:_DIGEST_SIZE]
+        digest = hashlib.sha256(identity).digest()[:_DIGEST_SIZE]
         if digest in seen:
             raise SeenBeforeError("the request was seen before")
         if self._size >= self._capacity:
