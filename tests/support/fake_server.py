@@ -22,10 +22,15 @@ from confonnx.attestation.attest.simulated import SimulatedAttester
 from confonnx.attestation.policy import Policy
 from confonnx.attestation.statement import ModelDescription, Statement, StatementLimits, report_data
 from confonnx.client.exchange import AnswerReader, Fields, HttpRequest, HttpResponse
-from confonnx.errors import EncapsulationError, UnknownKeyError
+from confonnx.errors import EncapsulationError, ReplayError, UnknownKeyError
 from confonnx.keys.ring import KeyRing
 from confonnx.ohttp import bhttp
-from confonnx.ohttp.encapsulation import open_request
+from confonnx.ohttp.encapsulation import RESPONSE_MEDIA_TYPE, ResponseSealer, open_request, read_prefix
+from confonnx.ohttp.session import (
+    SESSION_REQUEST_MEDIA_TYPE,
+    SESSION_RESPONSE_MEDIA_TYPE,
+    ReceiverSession,
+)
 from confonnx.oip import binary, messages
 from confonnx.oip.datatypes import Datatype, TensorType, ValueSpec
 from confonnx.oip.limits import OipLimits
@@ -92,6 +97,8 @@ class FakeServer:
     """Replaces a sealed answer where it gives one."""
     received: list[HttpRequest] = field(default_factory=list)
     opened: list[bhttp.Request] = field(default_factory=list)
+    identities: list[bytes] = field(default_factory=list)
+    """Of the requests in sessions that were opened: session and number."""
     closed: bool = False
 
     def __post_init__(self) -> None:
@@ -183,17 +190,28 @@ class FakeServer:
 
     def _open(self, request: HttpRequest) -> HttpResponse:
         try:
-            opened = open_request(self.ring, bytes(request.body))
+            plaintext, sealer, media_type = self._unseal(request)
         except UnknownKeyError:
             return self.answer(400, PROBLEM, KEY_PROBLEM)
-        except EncapsulationError:
+        except (EncapsulationError, ReplayError):
             return self.answer(400, PROBLEM, b"{}")
-        inner = bhttp.parse_request(opened.plaintext)
+        inner = bhttp.parse_request(plaintext)
         self.opened.append(inner)
         response = self.inner(inner) or self._inner(inner)
-        return self.answer(
-            200, "message/ohttp-res", bytes(opened.sealer.seal(bhttp.encode_response(response)))
-        )
+        return self.answer(200, media_type, bytes(sealer.seal(bhttp.encode_response(response))))
+
+    def _unseal(self, request: HttpRequest) -> tuple[memoryview, ResponseSealer, str]:
+        message = bytes(request.body)
+        if dict(request.fields)["content-type"] != SESSION_REQUEST_MEDIA_TYPE:
+            opened = open_request(self.ring, message)
+            return opened.plaintext, opened.sealer, RESPONSE_MEDIA_TYPE
+        private_key, prefix = read_prefix(self.ring, memoryview(message))
+        session = ReceiverSession(private_key, prefix)  # a new one every time: as if every replica took turns
+        found = session.open(message)
+        if found.identity in self.identities:
+            raise ReplayError("seen before")
+        self.identities.append(found.identity)
+        return found.plaintext, found.sealer, SESSION_RESPONSE_MEDIA_TYPE
 
     def _inner(self, request: bhttp.Request) -> bhttp.Response:
         date = parsedate_to_datetime(request.field("date") or "")

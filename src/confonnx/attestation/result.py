@@ -18,6 +18,7 @@ from confonnx.errors import AttestationExpiredError, ConfigurationError, ModelNo
 from confonnx.ohttp.encapsulation import ResponseOpener, encapsulate_request
 from confonnx.ohttp.kem import Kem
 from confonnx.ohttp.reader import Buffer
+from confonnx.ohttp.session import SenderSession
 
 KEM_PREFERENCE: Final = (
     Kem.MLKEM768_X25519,
@@ -80,6 +81,14 @@ class AttestedKeys:
         Returns the encapsulated request and what opens its response. Raises as ``key_at`` does.
         """
         return encapsulate_request(self.key_at(now, kem=kem).config, parts, pad=pad)
+
+    def begin_session(self, *, now: datetime, kem: Kem | None = None) -> tuple[AttestedKey, SenderSession]:
+        """A new session (docs/spec/sessions.md) to the key of ``now``, and that key.
+
+        Whoever uses it ends it when ``key_at`` gives another key. Raises as ``key_at`` does.
+        """
+        key = self.key_at(now, kem=kem)
+        return key, SenderSession(key.config)
 
     def key_at(self, now: datetime, *, kem: Kem | None = None) -> AttestedKey:
         """The key to seal to at ``now``: of the earliest epoch that has not ended, so a client passes to

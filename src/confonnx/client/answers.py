@@ -117,9 +117,11 @@ def _outer_error(request: HttpRequest, response: HttpResponse) -> ConfonnxError:
     found = f"{what} was answered with status {status} and {response.media_type or 'no media type'}"
     match status:
         case 401 | 403 | 407:
+            wants = "the relay wants" if request.relayed else "an ingress or proxy before the server wants"
+            option = "relay_auth" if request.relayed else "ingress_auth"
             return AuthenticationError(
-                f"{found}: an ingress or proxy before the server wants credentials; give them as "
-                "ingress_auth, as auth_key, auth_user and auth_pass are shown to the verified server only"
+                f"{found}: {wants} credentials; give them as {option}, as auth_key, auth_user and auth_pass "
+                "are shown to the verified server only"
             )
         case 413:
             return TooLargeError(f"{found}: the message is too large for what stands at this address")

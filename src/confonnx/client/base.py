@@ -25,6 +25,7 @@ from confonnx.client.options import (
     IngressAuth,
     check_timeout,
     ingress_authorization,
+    parse_relay,
     parse_url,
     sealed_authorization,
 )
@@ -62,6 +63,9 @@ class ClientBase(ABC, Generic[TransportT]):
         dangerous_any_model: bool = False,
         policy: Policy | None = None,
         endorsements: str | EndorsementOptions = "bundled",
+        sessions: bool | None = None,
+        relay: str | None = None,
+        relay_auth: IngressAuth | None = None,
         timeout: float | None = DEFAULT_TIMEOUT,
         max_response_bytes: int = DEFAULT_MAX_RESPONSE_BYTES,
         ca_file: str | PathLike[str] | None = None,
@@ -100,6 +104,17 @@ class ClientBase(ABC, Generic[TransportT]):
         ``ingress_auth``: ``(user, password)`` or a bearer token for an ingress before the server, which is
         sent outside the seal on every request, so that its operator can read it.
 
+        **Linkable or not**
+
+        ``sessions``: many requests share one encapsulation, the dearest part of a small request; whoever
+        carries them can then tell that they are one client's. This is the default without a relay; with
+        False each request stands alone, as plain Oblivious HTTP (RFC 9458). ``relay``: URL of an Oblivious
+        HTTP relay that forwards to this server, and takes every sealed request: the server's host then sees
+        requests without sender, the relay senders without requests. Each stands alone, no cookie is kept, and
+        the relay gets no credentials but ``relay_auth``, which is like ``ingress_auth``. Evidence, which
+        relays do not carry, is still fetched from ``url``, so the host sees who verifies; ``proxy`` hides
+        that. Credentials for the server (``auth_key`` …) show it, inside the seal, whose requests they are.
+
         **Limits**
 
         ``timeout``: seconds for a whole call; None waits for ever. ``max_response_bytes``: of one answer; the
@@ -131,6 +146,8 @@ class ClientBase(ABC, Generic[TransportT]):
                 ingress_authorization=ingress_authorization(ingress_auth),
                 ca_file=ca_file,
                 proxy=proxy,
+                relay=None if relay is None else parse_relay(relay),
+                relay_authorization=ingress_authorization(relay_auth, option="relay_auth"),
                 skip_tls_verification=dangerous_skip_tls_verification,
             ),
             policy=policy,
@@ -138,6 +155,7 @@ class ClientBase(ABC, Generic[TransportT]):
             timeout=timeout,
             max_response_bytes=max_response_bytes,
             pad=not dangerous_no_padding,
+            sessions=relay is None if sessions is None else sessions,
             sealed_authorization=sealed_authorization(
                 auth_key=auth_key, auth_user=auth_user, auth_pass=auth_pass, auth=auth
             ),

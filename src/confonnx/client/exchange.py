@@ -24,7 +24,8 @@ Fields: TypeAlias = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """One request. ``path`` is relative to the server's base URL and starts with a slash.
+    """One request. ``path`` is relative to the server's base URL and starts with a slash; a ``relayed``
+    request goes to the relay's URL instead, and ``path`` is where the relay should take it.
 
     ``accept`` is the one media type whose body is wanted; such a body may have ``max_response_bytes`` bytes.
     """
@@ -35,6 +36,7 @@ class HttpRequest:
     max_response_bytes: int
     fields: Fields = ()
     body: Buffer = b""
+    relayed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ What every sealed request goes through:
 before
    they run out);
 2. a model that the policy accepts, and inputs that fit its attested schema and limits;
-3. Open Inference Protocol in Binary HTTP, with a ``Date`` (RFC 9458 §6.5.1), sealed to the attested key;
+3. Open Inference Protocol in Binary HTTP, with a ``Date`` (RFC 9458 §6.5.1), sealed to the attested key: in
+   the session that is open with it, or alone;
 4. the answer: "cannot open" leads to one re-attestation and one retry, a sealed ``#date`` problem to one
 correction
    of the date and one retry; whatever does not open is an error, and nothing is ever sent to a key not
@@ -42,10 +43,12 @@ from confonnx.attestation.verify.appraise import Step, appraise
 from confonnx.client import answers, inference
 from confonnx.client.exchange import Fields, HttpRequest, HttpResponse
 from confonnx.client.options import ClientOptions
+from confonnx.client.session import Session, session_with
 from confonnx.errors import ModelNotFoundError, OverloadedError, TooLargeError, TransportError
 from confonnx.ohttp import bhttp
 from confonnx.ohttp.encapsulation import REQUEST_MEDIA_TYPE, RESPONSE_MEDIA_TYPE, ResponseOpener
 from confonnx.ohttp.hpke import Buffer
+from confonnx.ohttp.session import SESSION_REQUEST_MEDIA_TYPE, SESSION_RESPONSE_MEDIA_TYPE
 from confonnx.oip.messages import ServerMetadata, parse_health, parse_server_metadata
 from confonnx.oip.values import Value
 
@@ -85,11 +88,14 @@ SealedFlow: TypeAlias = Generator[Action, Reply, T]
 class ClientState:
     """What a client has learnt. Mutable; each field is replaced whole: threads see the old or the new value.
 
+    ``session`` is the one that the next request goes into, if it is still good then. Where two threads begin
+    one at the same time, either is as good as the other, and the one that stays here serves the next.
     ``clock_offset`` is added to the local clock to make the ``Date`` of requests, and to nothing else: the
     server's clock belongs to its host, who must not be able to keep old evidence or keys alive with it.
     """
 
     keys: AttestedKeys | None = None
+    session: Session | None = None
     clock_offset: timedelta = timedelta()
 
 
@@ -236,17 +242,36 @@ class Flows:
             tuple(fields),
             call.body[0] if len(call.body) == 1 else b"".join(call.body),
         )
-        sealed, opener = keys.encapsulate(bhttp.encode_request(message), now=now, pad=self.options.pad)
+        parts = bhttp.encode_request(message)
+        if self.options.sessions:
+            media_type, accept = SESSION_REQUEST_MEDIA_TYPE, SESSION_RESPONSE_MEDIA_TYPE
+            sealed, opener = self._seal_in_session(parts, keys, now)
+        else:
+            media_type, accept = REQUEST_MEDIA_TYPE, RESPONSE_MEDIA_TYPE
+            sealed, opener = keys.encapsulate(parts, now=now, pad=self.options.pad)
         _check_size(len(sealed), limits.max_request_bytes)
         request = HttpRequest(
             "POST",
             "/ohttp",
-            accept=RESPONSE_MEDIA_TYPE,
+            accept=accept,
             max_response_bytes=min(self.options.max_response_bytes, limits.max_response_bytes),
-            fields=(("content-type", REQUEST_MEDIA_TYPE),),
+            fields=(("content-type", media_type),),
             body=sealed,
+            relayed=self.options.connection.relay is not None,
         )
         return request, opener
+
+    def _seal_in_session(
+        self, parts: Sequence[Buffer], keys: AttestedKeys, now: datetime
+    ) -> tuple[bytearray, ResponseOpener]:
+        session = session_with(keys, now=now, instead_of=self.state.session)
+        sealed = session.sender.seal(parts, pad=self.options.pad)
+        if sealed is None:  # other calls took its last numbers
+            session = session_with(keys, now=now, instead_of=None)
+            sealed = session.sender.seal(parts, pad=self.options.pad)
+            assert sealed is not None  # nobody else has it yet
+        self.state.session = session
+        return sealed
 
 
 def attestation_request(nonce: bytes) -> HttpRequest:

@@ -45,12 +45,18 @@ class Connection:
     """The outer ``Authorization`` value."""
     ca_file: str | PathLike[str] | None = None
     proxy: str | None = field(default=None, repr=False)
+    relay: str | None = None
+    """URL of an Oblivious HTTP relay (RFC 9458 §2.1), which takes sealed requests to the server."""
+    relay_authorization: str | None = field(default=None, repr=False)
+    """The outer ``Authorization`` value for the relay."""
     skip_tls_verification: bool = False
 
     def __post_init__(self) -> None:
         """Raises ConfigurationError for options that contradict each other."""
         if self.skip_tls_verification and self.ca_file is not None:
             raise ConfigurationError("ca_file has no effect with dangerous_skip_tls_verification: give one")
+        if self.relay_authorization is not None and self.relay is None:
+            raise ConfigurationError("relay_auth is for a relay: give relay= too, or leave it out")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +69,8 @@ class ClientOptions:
     timeout: float | None = DEFAULT_TIMEOUT
     max_response_bytes: int = DEFAULT_MAX_RESPONSE_BYTES
     pad: bool = True
+    sessions: bool = True
+    """Whether many requests share one encapsulation (docs/spec/sessions.md)."""
     sealed_authorization: str | None = field(default=None, repr=False)
     """The ``Authorization`` value inside the seal."""
 
@@ -72,6 +80,11 @@ class ClientOptions:
             check_timeout(self.timeout)
         if self.max_response_bytes <= 0:
             raise ConfigurationError(f"max_response_bytes must be above 0, found {self.max_response_bytes}")
+        if self.sessions and self.connection.relay is not None:
+            raise ConfigurationError(
+                "a relay keeps requests apart, and a session would link them: give relay= or sessions=True, "
+                "not both"
+            )
 
 
 def check_timeout(timeout: float) -> float:
@@ -83,38 +96,54 @@ def check_timeout(timeout: float) -> float:
 
 _AUTHORITY = re.compile(r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?")
 _PREFIX = re.compile(r"(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})+)*")  # RFC 3986 §3.3
+_QUERY = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*")  # RFC 3986 §3.4
 
 
-def parse_url(url: str) -> BaseUrl:
+def parse_url(url: str, *, option: str = "url") -> BaseUrl:
     """The base URL: ``http`` or ``https``, host, port and path prefix if given; a last slash is ignored.
 
     ``http`` is no weakness for what is sealed; it shows the host's name and `ingress_auth` to the network.
-    Raises ConfigurationError, which does not repeat a password found in the URL.
+    Raises ConfigurationError, which names ``option`` and does not repeat a password found in the URL.
     """
     if " " in url or not url.isprintable():  # urlsplit would drop some of them silently
-        raise ConfigurationError(f"url must hold no white space and no control characters, found {url!r}")
+        raise ConfigurationError(
+            f"{option} must hold no white space and no control characters, found {url!r}"
+        )
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        raise ConfigurationError(f"url is not valid: {error}") from None
+        raise ConfigurationError(f"{option} is not valid: {error}") from None
     if "@" in parts.netloc:
         raise ConfigurationError(
-            "url holds credentials before the @: give them as ingress_auth=(user, password) if they are for "
-            "an ingress, or as auth_user and auth_pass if they are for the server"
+            f"{option} holds credentials before the @: give them as ingress_auth=(user, password) if they "
+            "are for an ingress, as relay_auth for a relay, or as auth_user and auth_pass for the server"
         )
     if parts.scheme not in ("http", "https"):
-        raise ConfigurationError(f"url must start with http:// or https://, found {url!r}")
+        raise ConfigurationError(f"{option} must start with http:// or https://, found {url!r}")
     if parts.query or parts.fragment or "?" in url or "#" in url:
-        raise ConfigurationError(f"url must have no query and no fragment, found {url!r}")
+        raise ConfigurationError(f"{option} must have no query and no fragment, found {url!r}")
     authority = _AUTHORITY.fullmatch(parts.netloc)
     if authority is None or int(authority["port"] or 1) not in range(1, 65536):
         raise ConfigurationError(
-            f"url must name a host (ASCII) and maybe a port from 1 to 65535, found {url!r}"
+            f"{option} must name a host (ASCII) and maybe a port from 1 to 65535, found {url!r}"
         )
     prefix = parts.path.rstrip("/")
     if not _PREFIX.fullmatch(prefix) or {".", ".."} & set(prefix.split("/")):
-        raise ConfigurationError(f"url has a path that is no plain prefix such as /mymodel, found {url!r}")
+        raise ConfigurationError(
+            f"{option} has a path that is no plain prefix such as /mymodel, found {url!r}"
+        )
     return BaseUrl(parts.scheme, parts.netloc, prefix)
+
+
+def parse_relay(relay: str) -> str:
+    """The URL of a relay, as it is: what a relay is asked for is its own affair (RFC 9458 §6.1), so a path
+    may end with a slash and a query may follow. Raises ConfigurationError.
+    """
+    base, _, query = relay.partition("?")
+    parse_url(base, option="relay")
+    if not _QUERY.fullmatch(query):
+        raise ConfigurationError(f"relay has a query that no URL can have, found {relay!r}")
+    return relay
 
 
 def sealed_authorization(
@@ -142,16 +171,16 @@ def sealed_authorization(
     return None if auth_pass is None else _basic(auth_user or "", auth_pass, "auth_user and auth_pass")
 
 
-def ingress_authorization(ingress_auth: IngressAuth | None) -> str | None:
+def ingress_authorization(auth: IngressAuth | None, *, option: str = "ingress_auth") -> str | None:
     """The outer ``Authorization`` value: Basic from a pair, Bearer from a string. Raises
     ConfigurationError."""
-    if ingress_auth is None:
+    if auth is None:
         return None
-    if isinstance(ingress_auth, str):
-        return _bearer(ingress_auth, "ingress_auth")
-    if len(ingress_auth) != 2:
-        raise ConfigurationError("ingress_auth must be (user, password) or a bearer token")
-    return _basic(*ingress_auth, "ingress_auth")
+    if isinstance(auth, str):
+        return _bearer(auth, option)
+    if len(auth) != 2:
+        raise ConfigurationError(f"{option} must be (user, password) or a bearer token")
+    return _basic(*auth, option)
 
 
 def _bearer(token: str, option: str) -> str:

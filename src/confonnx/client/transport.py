@@ -13,6 +13,7 @@ import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from time import monotonic
 from typing import Protocol
 
@@ -73,6 +74,7 @@ class HttpTransport:
                 trust_env=False,
                 follow_redirects=False,
                 limits=_limits(),
+                cookies=_cookies(connection),
             )
 
     def send(self, request: HttpRequest, *, timeout: float | None) -> HttpResponse:
@@ -80,7 +82,7 @@ class HttpTransport:
         deadline = None if timeout is None else monotonic() + timeout
         prepared = self._client.build_request(
             request.method,
-            self._connection.url.join(request.path),
+            _url(request, self._connection),
             headers=_headers(request, self._connection),
             content=_pieces(request.body) if request.body else None,
             timeout=httpx2.Timeout(timeout),
@@ -120,13 +122,14 @@ class AsyncHttpTransport:
                 trust_env=False,
                 follow_redirects=False,
                 limits=_limits(),
+                cookies=_cookies(connection),
             )
 
     async def send(self, request: HttpRequest, *, timeout: float | None) -> HttpResponse:
         """See `Transport.send`. A slow sender is cut off at ``timeout``."""
         prepared = self._client.build_request(
             request.method,
-            self._connection.url.join(request.path),
+            _url(request, self._connection),
             headers=_headers(request, self._connection),
             content=_async_pieces(request.body) if request.body else None,
             timeout=httpx2.Timeout(timeout),
@@ -180,9 +183,26 @@ def _headers(request: HttpRequest, connection: Connection) -> list[tuple[str, st
     ]
     if request.body:
         headers.append(("content-length", str(len(request.body))))
-    if connection.ingress_authorization is not None:
-        headers.append(("authorization", connection.ingress_authorization))
+    authorization = connection.relay_authorization if request.relayed else connection.ingress_authorization
+    if authorization is not None:
+        headers.append(("authorization", authorization))
     return headers
+
+
+def _url(request: HttpRequest, connection: Connection) -> str:
+    if not request.relayed:
+        return connection.url.join(request.path)
+    assert connection.relay is not None  # flows mark a request as relayed where there is a relay
+    return connection.relay
+
+
+def _cookies(connection: Connection) -> CookieJar:
+    """An ingress may keep a client at one replica by a cookie. Through a relay, a cookie would link requests
+    that are to be unlinkable, so none is kept there.
+    """
+    if connection.relay is None:
+        return CookieJar()
+    return CookieJar(DefaultCookiePolicy(allowed_domains=()))
 
 
 def _fields(response: httpx2.Response) -> Fields:

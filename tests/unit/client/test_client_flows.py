@@ -14,6 +14,7 @@ from confonnx import Client, errors
 from confonnx.client.exchange import HttpRequest, HttpResponse
 from confonnx.ohttp import bhttp
 from confonnx.ohttp.padding import padme
+from confonnx.ohttp.session import SESSION_REQUEST_MEDIA_TYPE, SESSION_RESPONSE_MEDIA_TYPE
 from confonnx.oip import binary, messages
 from confonnx.oip.datatypes import Datatype, TensorType
 from confonnx.oip.limits import OipLimits
@@ -67,7 +68,7 @@ def test_what_is_sealed_and_what_is_not() -> None:
         text = repr(outer.fields) + outer.path + str(bytes(outer.body))
         assert "sealed-key" not in text
         assert "authorization" not in text
-    assert server.received[1].fields == (("content-type", "message/ohttp-req"),)
+    assert server.received[1].fields == (("content-type", SESSION_REQUEST_MEDIA_TYPE),)
 
 
 def test_nonces_and_request_ids_are_fresh() -> None:
@@ -96,7 +97,7 @@ def test_requests_are_padded_unless_told_otherwise() -> None:
     client_of(padded).predict(INPUTS)
     client_of(plain, dangerous_no_padding=True).predict(INPUTS)
     sizes = [len(server.received[-1].body) for server in (padded, plain)]
-    overhead = 7 + 1120 + 16  # RFC 9458 §4.3 header, X-Wing enc, AEAD tag
+    overhead = 7 + 1120 + 8 + 16  # RFC 9458 §4.3 header, X-Wing enc, number in the session, AEAD tag
     assert sizes[0] - overhead == padme(sizes[1] - overhead) > sizes[1] - overhead
 
 
@@ -513,7 +514,7 @@ def test_a_tampered_answer_is_an_error_and_not_retried(position: int) -> None:
 def test_an_answer_without_a_seal(body: bytes) -> None:
     server = FakeServer()
     server.outer = lambda request: (
-        server.answer(200, "message/ohttp-res", body) if request.method == "POST" else None
+        server.answer(200, SESSION_RESPONSE_MEDIA_TYPE, body) if request.method == "POST" else None
     )
     with pytest.raises(errors.EncapsulationError):
         client_of(server).predict(INPUTS)
