@@ -11,7 +11,9 @@ import contextlib
 import json
 import os
 import sys
+import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,62 @@ def render(chart: str, values: dict[str, Any], name: str, namespace: str) -> dic
     notes = "".join(text for path, text in files.items() if path.endswith("NOTES.txt"))
     texts = [text for path, text in sorted(files.items()) if not path.endswith("NOTES.txt")]
     return {"objects": [item for text in texts for item in parse(text)], "notes": notes, "texts": texts}
+
+
+def render_in_cluster(
+    chart: str, values: dict[str, Any], name: str, namespace: str, nodes: list[dict[str, str]]
+) -> list[Any]:
+    """The objects as ``helm install`` would make them in a cluster whose nodes offer these resources."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _api(nodes))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        cluster = {"name": "fake", "cluster": {"server": f"http://127.0.0.1:{server.server_address[1]}"}}
+        context = {"name": "fake", "context": {"cluster": "fake"}}
+        kubeconfig = {"clusters": [cluster], "contexts": [context], "current-context": "fake"}
+        with (
+            helm.Chart.load(chart) as loaded,
+            helm.Config(kubeconfig_content=json.dumps(kubeconfig)) as config,
+        ):
+            files = config.render(loaded, values=values, name=name, namespace=namespace)
+    finally:
+        server.shutdown()
+        server.server_close()
+    return [item for path, text in sorted(files.items()) if path.endswith(".yaml") for item in parse(text)]
+
+
+def _api(nodes: list[dict[str, str]]) -> type[BaseHTTPRequestHandler]:
+    """So much of a Kubernetes API server that Helm can ask it for nodes."""
+    items = [
+        {"metadata": {"name": f"node-{number}"}, "status": {"allocatable": offered}}
+        for number, offered in enumerate(nodes)
+    ]
+    resource = {
+        "name": "nodes",
+        "singularName": "node",
+        "namespaced": False,
+        "kind": "Node",
+        "verbs": ["list"],
+    }
+    answers: dict[str, dict[str, Any]] = {
+        "/api": {"kind": "APIVersions", "versions": ["v1"]},
+        "/apis": {"kind": "APIGroupList", "apiVersion": "v1", "groups": []},
+        "/api/v1": {"kind": "APIResourceList", "groupVersion": "v1", "resources": [resource]},
+        "/api/v1/nodes": {"kind": "NodeList", "apiVersion": "v1", "items": items},
+        "/version": {"major": "1", "minor": "36", "gitVersion": f"v{KUBERNETES}.0"},
+    }
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            path = self.path.partition("?")[0]
+            self.send_response(200 if path in answers else 404)
+            self.send_header("content-type", "application/json")
+            self.end_headers()
+            self.wfile.write(json.dumps(answers.get(path, {"kind": "Status", "code": 404})).encode())
+
+        def log_message(self, *arguments: object) -> None:
+            """Nothing."""
+
+    return Handler
 
 
 def lint(chart: str, values: dict[str, Any]) -> list[str]:
@@ -92,6 +150,7 @@ def kserve_fields(model: str) -> dict[str, str]:
 
 _DO: dict[str, Callable[..., Any]] = {
     "render": render,
+    "render_in_cluster": render_in_cluster,
     "lint": lint,
     "parse_set": parse_set,
     "parse": parse,

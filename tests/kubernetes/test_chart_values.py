@@ -133,6 +133,39 @@ def _refusal(helm: Engine, expression: str) -> str:
     return str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("expression", "nodes", "missing"),
+    [
+        ("tee=sgx", [{"cpu": "2"}], "sgx.intel.com/epc"),
+        ("tee=sgx", [{"cpu": "2"}, {"sgx.intel.com/epc": "0"}], "sgx.intel.com/epc"),
+        ("tee=sgx", [{"cpu": "2"}, {"sgx.intel.com/epc": "8589934592"}], None),
+        ("tee=sgx,sgx.legacyResourceName=true", [{"sgx.intel.com/epc": "1"}], "sgx_epc_mem_in_MiB"),
+        ("tee=sgx,sgx.explicitDevices=true", [{"sgx.intel.com/epc": "1"}], "sgx.intel.com/enclave"),
+        (
+            "tee=cvm,cvm.deviceAccess=device-plugin,cvm.deviceResource=smarter-devices/tpmrm0",
+            [{"cpu": "2"}],
+            "smarter-devices/tpmrm0",
+        ),
+        ("tee=cvm", [{"cpu": "2"}], None),
+        ("tee=sgx,checkNodes=false", [{"cpu": "2"}], None),
+    ],
+)
+def test_a_cluster_without_the_device_plugin(
+    helm: Engine, expression: str, nodes: list[dict[str, str]], missing: str | None
+) -> None:
+    """Helm asks a stand-in for the API server, as `helm install` asks the cluster."""
+    order = {"chart": str(CHART), "values": helm.values(expression), "name": "m", "namespace": "n"}
+    if missing is None:
+        assert helm.ask("render_in_cluster", nodes=nodes, **order)
+        return
+    with pytest.raises(ChartError) as caught:
+        helm.ask("render_in_cluster", nodes=nodes, **order)
+    assert missing in str(caught.value)
+    assert f"nodes ({len(nodes)})" in str(caught.value)
+    fix = "az aks enable-addons --addons confcom" if "sgx" in missing else "cvm.deviceAccess=privileged"
+    assert fix in str(caught.value)
+
+
 def test_the_documented_values(helm: Engine) -> None:
     """Of onnx-server-openenclave's guide: image, replicas, urlPrefix, host, letsEncrypt, sgx.epcMemInMiB."""
     rendered = helm.render(

@@ -7,6 +7,7 @@
 {{- include "confonnx.checkModel" . }}
 {{- include "confonnx.checkWay" . }}
 {{- include "confonnx.checkReplicas" . }}
+{{- include "confonnx.checkNodes" . }}
 {{- if and (eq (toString .Values.settings.fetch_endorsements) "true") .Values.networkPolicy.enabled (not .Values.networkPolicy.egress) }}
 {{- fail "settings.fetch_endorsements is on, but the NetworkPolicy lets the server out nowhere: allow DNS and port 443 in networkPolicy.egress, or let clients fetch (--endorsements fetch)." }}
 {{- end }}
