@@ -5,7 +5,8 @@
 #   CONFONNX_TEE=simulated docker/server/run.sh                     without protection, to try it
 #   IMAGE_NAME=model-server PORT=8888 DOCKER=podman docker/server/run.sh
 #
-# CONFONNX_… variables are passed on; an SGX enclave does not see them, since its options are measured.
+# CONFONNX_… variables are passed on; an SGX enclave does not see them, since its options are measured. Without one of
+# your own, CONFONNX_DEPLOYMENT is the digest of the image, so that the attested statement says which one this is.
 # shellcheck source=docker/engine.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../engine.sh"
 
@@ -16,6 +17,13 @@ tee=$("$DOCKER" image inspect --format '{{ index .Config.Labels "org.confonnx.te
     fail "there is no image $IMAGE_NAME here: MODEL_PATH=model.onnx IMAGE_NAME=$IMAGE_NAME docker/server/build_image.sh"
 
 options=(--rm --read-only --cap-drop=ALL --security-opt=no-new-privileges --tmpfs=/tmp --publish="$PORT:8888")
+if [ -z "${CONFONNX_DEPLOYMENT:-}" ]; then
+    # Of the registry it was pushed to or pulled from; an image that never left this machine has its own.
+    digest=$("$DOCKER" image inspect \
+        --format '{{ if .RepoDigests }}{{ index .RepoDigests 0 }}{{ else }}{{ .Id }}{{ end }}' "$IMAGE_NAME")
+    digest=${digest##*@}
+    export CONFONNX_DEPLOYMENT="sha256:${digest#sha256:}"
+fi
 while IFS= read -r variable; do
     options+=(--env "$variable")
 done < <(compgen -e | grep '^CONFONNX_' || true)

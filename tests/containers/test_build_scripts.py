@@ -234,6 +234,21 @@ def test_a_container_that_simulates_has_no_rights_and_no_device(tree: Path, engi
     assert "--device" not in asked
 
 
+@pytest.mark.parametrize("shown", ["registry.example/m@sha256:abc", "sha256:abc", "abc"])
+def test_the_deployment_is_the_digest_of_the_image(
+    tree: Path, engine: Path, tmp_path: Path, shown: str
+) -> None:
+    seen = tmp_path / "seen"
+    program = Path(os.environ["DOCKER"])
+    program.write_text(
+        ENGINE + f'[ "$1" != run ] || echo "$CONFONNX_DEPLOYMENT" > {seen}\n',
+    )
+    run_script(tree, RUN, CONFONNX_TEE="simulated", LABEL=shown)
+    assert seen.read_text() == "sha256:abc\n"
+    run_script(tree, RUN, CONFONNX_TEE="simulated", CONFONNX_DEPLOYMENT="mine", LABEL=shown)
+    assert seen.read_text() == "mine\n"
+
+
 @pytest.mark.skipif(Path("/dev/sgx_enclave").exists(), reason="this machine has SGX")
 def test_sgx_where_there_is_none(tree: Path, engine: Path) -> None:
     text = refusal(run_script(tree, RUN, LABEL="sgx"))

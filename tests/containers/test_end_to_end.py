@@ -54,7 +54,7 @@ def test_from_a_model_file_to_an_answer(
         with running(tree, variables) as url:
             assert urllib.request.urlopen(url, timeout=10).read() == b"Healthy"
             is_confined(variables)
-            asks_from_the_wheel(tree, wheel, url)
+            asks_from_the_wheel(tree, variables, wheel, url)
             ends_on_sigterm(variables)
         build_server(tree, variables | {"BUILD_OPTIONS": "--network=host --no-cache"})
         assert manifest_of_image(tree, variables) == first, "two builds of one tree measure differently"
@@ -213,7 +213,7 @@ def is_confined(variables: dict[str, str]) -> None:
     assert "Read-only file system" in attempt.stderr
 
 
-def asks_from_the_wheel(tree: Path, wheel: Path, url: str) -> None:
+def asks_from_the_wheel(tree: Path, variables: dict[str, str], wheel: Path, url: str) -> None:
     """The documented commands, from a fresh environment that has the wheel and what it depends on."""
     directory = tree / "client"
     venv.create(directory, with_pip=True)
@@ -244,6 +244,9 @@ def asks_from_the_wheel(tree: Path, wheel: Path, url: str) -> None:
     )
     assert "ACCEPTED" in verdict
     assert model_digest(DIGITS) == info.model
+    digest = podman(variables, "image", "inspect", "--format", "{{.Digest}}", IMAGE).strip()
+    assert digest.startswith("sha256:")
+    assert digest in call(directory / "bin/confonnx", "inspect", "--url", url)
 
 
 def call(*words: object) -> str:
