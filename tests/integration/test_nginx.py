@@ -6,6 +6,7 @@ chart in samples/k8s writes, before a server that runs with the variables of the
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 import ssl
@@ -13,13 +14,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx2
 import numpy as np
 import pytest
 
-from confonnx import Client
+from confonnx import AsyncClient, Client
 from confonnx.errors import (
     AuthenticationError,
     EncapsulationError,
@@ -31,6 +32,8 @@ from tests.kubernetes.chart import Engine, Object, Rendered, need_tools
 from tests.support.models import add_model, identity_model
 from tests.support.nginx_front import NginxFront, need_nginx, nginx_front, write_passwords
 from tests.support.running import RunningServer, running_server
+
+ClientT = TypeVar("ClientT", Client, AsyncClient)
 
 INGRESS_USER, INGRESS_PASSWORD = "api", "password123"
 KEY = "a-key-of-the-tests-0123456789"
@@ -69,7 +72,7 @@ class _Site:
     servers: tuple[RunningServer, ...]
     digests: tuple[str, ...]
 
-    def client(self, **changes: Any) -> Client:
+    def client(self, kind: type[ClientT] = Client, **changes: Any) -> ClientT:  # type: ignore[assignment]
         """A client with all that it needs, with some options changed."""
         options: dict[str, Any] = {
             "ingress_auth": (INGRESS_USER, INGRESS_PASSWORD),
@@ -79,7 +82,7 @@ class _Site:
             "allow_simulated": True,
             "ca_file": self.front.ca_file,
         }
-        return Client(f"{self.front.url}{PREFIX}", **(options | changes))
+        return kind(f"{self.front.url}{PREFIX}", **(options | changes))
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +131,15 @@ def test_a_prediction_passes(site: _Site) -> None:
             result = client.predict({"a": A, "b": B}, model="add")
             np.testing.assert_array_equal(result["sum"], A + B)
     assert f"POST /{PREFIX}/ohttp" in site.front.access_log.read_text("utf-8")
+
+
+def test_tasks_pass_too(site: _Site) -> None:
+    async def main() -> list[dict[str, Any]]:
+        async with site.client(kind=AsyncClient) as client:
+            return await asyncio.gather(*(client.predict({"a": A, "b": B}, model="add") for _ in range(8)))
+
+    for result in asyncio.run(main()):
+        np.testing.assert_array_equal(result["sum"], A + B)
 
 
 @pytest.mark.parametrize(

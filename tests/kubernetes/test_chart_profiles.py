@@ -107,6 +107,12 @@ def test_every_pod_is_hardened(helm: Engine, profile: str) -> None:
     assert container["startupProbe"]["httpGet"]["path"] == "/readyz"
 
 
+def test_an_init_container_has_no_rights_that_only_the_server_needs(helm: Engine) -> None:
+    rendered = helm.render("tee=cvm", values={"model": TEES["none"]["model"]})
+    (init,) = rendered.pod["initContainers"]
+    assert restricted_violations({**rendered.pod, "containers": [init], "initContainers": []}) == set()
+
+
 @pytest.mark.parametrize("profile", TEES)
 def test_the_server_accepts_its_variables(
     helm: Engine, profile: str, monkeypatch: pytest.MonkeyPatch
