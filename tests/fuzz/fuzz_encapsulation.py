@@ -1,4 +1,5 @@
-"""Key configurations and sealed messages: any bytes give a value or the documented ``ProtocolError``.
+"""Key configurations and sealed messages, of sessions too: any bytes give a value or the documented
+``ProtocolError``.
 
 A mutated message never opens, always fails with the same text, and leaves zeros where it was opened.
 
@@ -9,7 +10,13 @@ from __future__ import annotations
 
 from confonnx.errors import EncapsulationError, KeyConfigError, UnknownKeyError
 from confonnx.ohttp.aead import OPEN_FAILED, Aead
-from confonnx.ohttp.encapsulation import HEADER_SIZE, ResponseOpener, encapsulate_request, open_request
+from confonnx.ohttp.encapsulation import (
+    HEADER_SIZE,
+    ResponseOpener,
+    encapsulate_request,
+    open_request,
+    read_prefix,
+)
 from confonnx.ohttp.hpke import Kem, PrivateKey
 from confonnx.ohttp.key_config import (
     KeyConfig,
@@ -17,6 +24,7 @@ from confonnx.ohttp.key_config import (
     parse_key_config,
     parse_key_configs,
 )
+from confonnx.ohttp.session import SEQ_SIZE, ReceiverSession, SenderSession
 from tests.fuzz.mutator import main
 
 KEYS = {number: PrivateKey.derive(kem, bytes(range(32))) for number, kem in enumerate(Kem)}
@@ -24,7 +32,14 @@ CONFIGS = [KeyConfig(number, key.kem, key.public_key) for number, key in KEYS.it
 REQUESTS = [
     bytes(encapsulate_request(config, [b"request"], aead=aead)[0]) for config in CONFIGS for aead in Aead
 ]
-CORPUS = [*REQUESTS, *(config.encode() for config in CONFIGS), encode_key_configs(CONFIGS)]
+SESSION_REQUESTS = [
+    bytes(sealed[0])
+    for config in CONFIGS
+    for aead in Aead
+    for sealed in [SenderSession(config, aead=aead).seal([b"request"])]
+    if sealed is not None
+]
+CORPUS = [*REQUESTS, *SESSION_REQUESTS, *(config.encode() for config in CONFIGS), encode_key_configs(CONFIGS)]
 
 
 class Keys:
@@ -38,8 +53,10 @@ class Keys:
 
 
 def fuzz_encapsulation(data: bytes) -> None:
-    """The target: ``data`` as a request, a response, a key configuration and a list of them."""
+    """The target: ``data`` as a request, one of a session, a response, a key configuration, a list of
+    them."""
     _open_request(data)
+    _open_session_request(data)
     _open_response(data)
     try:
         config = parse_key_config(data)
@@ -66,6 +83,20 @@ def _open_request(data: bytes) -> None:
         assert buffer == data or not any(_sealed_part(buffer)), "neither untouched nor wiped"
     else:
         assert data in REQUESTS, "a forged request opened"
+        assert bytes(opened.plaintext) == b"request"
+
+
+def _open_session_request(data: bytes) -> None:
+    buffer = bytearray(data)
+    try:
+        opened = ReceiverSession(*read_prefix(Keys(), memoryview(buffer))).open(buffer)
+    except UnknownKeyError:
+        assert data[0] not in KEYS
+    except EncapsulationError as error:
+        _check_text(error)
+        assert buffer == data or not any(_sealed_part(buffer)[SEQ_SIZE:]), "neither untouched nor wiped"
+    else:
+        assert data in SESSION_REQUESTS, "a forged request of a session opened"
         assert bytes(opened.plaintext) == b"request"
 
 

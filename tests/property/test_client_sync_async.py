@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from confonnx import AsyncClient, Client, ConfonnxError, TransportError
 from confonnx.client.exchange import HttpRequest, HttpResponse
+from confonnx.ohttp.session import SESSION_REQUEST_MEDIA_TYPE
 from tests.support.fake_server import BASE_URL, PROBLEM, AsyncFakeServer, FakeServer, model, policy
 
 INPUTS = {"a": [1.0, 2.0], "b": [3.0, 4.0]}
@@ -114,10 +115,24 @@ def _shown(outcome: object) -> object:
     return (type(outcome), str(outcome)) if isinstance(outcome, ConfonnxError) else outcome
 
 
-def _sync(scenes: list[Scene]) -> list[object]:
+def _seals(server: FakeServer) -> list[object]:
+    """What went out sealed: in which kind, in which session (by its first appearance), with which number."""
+    order: dict[bytes, int] = {}
+    seen: list[object] = []
+    for request in server.received:
+        kind = dict(request.fields).get("content-type")
+        if kind == SESSION_REQUEST_MEDIA_TYPE:
+            session = order.setdefault(bytes(request.body[:1127]), len(order))  # hdr ‖ enc of X-Wing
+            seen.append((session, bytes(request.body[1127:1135]).hex()))
+        elif kind is not None:
+            seen.append(kind)
+    return seen
+
+
+def _sync(scenes: list[Scene], sessions: bool) -> list[object]:
     server = FakeServer()
     seen: list[object] = []
-    with Client(BASE_URL, transport=server, policy=policy("aa" * 32)) as client:
+    with Client(BASE_URL, transport=server, policy=policy("aa" * 32), sessions=sessions) as client:
         for scene in scenes:
             scene.event(server)
             calls: tuple[Callable[[], object], ...] = (
@@ -131,13 +146,15 @@ def _sync(scenes: list[Scene]) -> list[object]:
                 except ConfonnxError as error:
                     seen.append(_shown(error))
             seen += [repr(client)[len("<Client") :], *server.paths, *(inner.path for inner in server.opened)]
-    return seen
+    return [*seen, *_seals(server)]
 
 
-async def _async(scenes: list[Scene]) -> list[object]:
+async def _async(scenes: list[Scene], sessions: bool) -> list[object]:
     server = FakeServer()
     seen: list[object] = []
-    async with AsyncClient(BASE_URL, transport=AsyncFakeServer(server), policy=policy("aa" * 32)) as client:
+    async with AsyncClient(
+        BASE_URL, transport=AsyncFakeServer(server), policy=policy("aa" * 32), sessions=sessions
+    ) as client:
         for scene in scenes:
             scene.event(server)
             for call in (
@@ -151,10 +168,10 @@ async def _async(scenes: list[Scene]) -> list[object]:
                     seen.append(_shown(error))
             seen += [repr(client)[len("<AsyncClient") :], *server.paths]
             seen += [inner.path for inner in server.opened]
-    return seen
+    return [*seen, *_seals(server)]
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.sampled_from(SCENES), min_size=1, max_size=6))
-def test_sync_and_async_do_the_same(scenes: list[Scene]) -> None:
-    assert _sync(scenes) == asyncio.run(_async(scenes))
+@given(st.lists(st.sampled_from(SCENES), min_size=1, max_size=6), st.booleans())
+def test_sync_and_async_do_the_same(scenes: list[Scene], sessions: bool) -> None:
+    assert _sync(scenes, sessions) == asyncio.run(_async(scenes, sessions))

@@ -20,9 +20,10 @@ import numpy as np
 from confonnx.attestation.statement import report_data
 from confonnx.errors import ConfonnxError, UnknownKeyError
 from confonnx.ohttp import bhttp
-from confonnx.ohttp.encapsulation import encapsulate_request, open_request
+from confonnx.ohttp.encapsulation import HEADER_SIZE, encapsulate_request, open_request, read_prefix
 from confonnx.ohttp.hpke import Buffer, Kem, PrivateKey
 from confonnx.ohttp.key_config import KeyConfig, encode_key_configs
+from confonnx.ohttp.session import MAX_REQUESTS, SEQ_SIZE, ReceiverSession, SenderSession
 from confonnx.oip import binary, messages
 from confonnx.oip.datatypes import Datatype, TensorType
 from tests.support import simulated_server
@@ -134,6 +135,49 @@ def xwing(kept: dict[str, Any] | None) -> dict[str, Any]:
     }
 
 
+def session() -> dict[str, Any]:
+    """Two requests of one session over KEM 0x0020, a response, and messages that must not open."""
+    key = PrivateKey.derive(Kem.X25519, _SEED)
+    config = KeyConfig(key_id=1, kem=Kem.X25519, public_key=key.public_key)
+    sender = SenderSession(config, randomness=_EPHEMERAL)
+    exchanges = [sender.seal([text]) for text in (b"first", b"second")]
+    (one, _), (two, opener) = [exchange for exchange in exchanges if exchange is not None]
+    first, second = bytes(one), bytes(two)
+    keys = _Keys((1, key))
+    receiver = ReceiverSession(*read_prefix(keys, memoryview(first)))
+    answer = receiver.open(second).sealer.seal([b"answer"], randomness=_RESPONSE_NONCE)
+    assert bytes(opener.open(bytes(answer))) == b"answer"
+    start = HEADER_SIZE + Kem.X25519.enc_size
+    damaged = {
+        **_damaged(second),
+        "the number of another request": second[:start]
+        + first[start : start + SEQ_SIZE]
+        + second[start + 8 :],
+        "a number over the last": second[:start]
+        + MAX_REQUESTS.to_bytes(SEQ_SIZE, "big")
+        + second[start + 8 :],
+        "no number": second[:start],
+    }
+    return {
+        "what": "docs/spec/sessions.md: two requests of a session over KEM 0x0020; all values hexadecimal",
+        "key_seed": _SEED.hex(),
+        "key_configurations": encode_key_configs([config]).hex(),
+        "ephemeral_private_key": _EPHEMERAL.hex(),
+        "requests": [
+            {"plaintext": text.hex(), "sealed": message.hex()}
+            for text, message in ((b"first", first), (b"second", second))
+        ],
+        "response_to": 1,
+        "response_nonce": _RESPONSE_NONCE.hex(),
+        "response_plaintext": b"answer".hex(),
+        "response_sealed": answer.hex(),
+        "refused": [
+            {"what": name, "request": message.hex(), "error": _session_error(keys, message)}
+            for name, message in damaged.items()
+        ],
+    }
+
+
 def attestation() -> dict[str, Any]:
     """A statement, what binds it, and the bundle that carries both, from one fixed secret, nonce and time."""
     bundle = simulated_server.bundle()
@@ -153,7 +197,12 @@ def documents() -> dict[str, dict[str, Any]]:
     """Every vector file by its name."""
     path = DIRECTORY / "wire-xwing.json"
     kept = json.loads(path.read_text("utf-8")) if path.exists() else None
-    return {"wire-x25519.json": wire(), "wire-xwing.json": xwing(kept), "attestation.json": attestation()}
+    return {
+        "wire-x25519.json": wire(),
+        "wire-xwing.json": xwing(kept),
+        "session-x25519.json": session(),
+        "attestation.json": attestation(),
+    }
 
 
 def _damaged(sealed: bytes) -> dict[str, bytes]:
@@ -175,6 +224,14 @@ def _damaged(sealed: bytes) -> dict[str, bytes]:
 def _error(key: PrivateKey, message: bytes) -> str:
     try:
         open_request(_Keys((1, key)), message)
+    except ConfonnxError as error:
+        return error.code
+    raise AssertionError("a damaged message opened")
+
+
+def _session_error(keys: _Keys, message: bytes) -> str:
+    try:
+        ReceiverSession(*read_prefix(keys, memoryview(message))).open(message)
     except ConfonnxError as error:
         return error.code
     raise AssertionError("a damaged message opened")

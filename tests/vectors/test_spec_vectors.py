@@ -13,7 +13,9 @@ from confonnx.attestation.verify.appraise import appraise
 from tests.support import simulated_server, spec_vectors
 
 
-@pytest.mark.parametrize("name", ["wire-x25519.json", "wire-xwing.json", "attestation.json"])
+@pytest.mark.parametrize(
+    "name", ["wire-x25519.json", "wire-xwing.json", "session-x25519.json", "attestation.json"]
+)
 def test_the_vectors_are_what_the_code_makes(name: str) -> None:
     committed = json.loads((spec_vectors.DIRECTORY / name).read_text("utf-8"))
     assert spec_vectors.documents()[name] == committed
