@@ -7,16 +7,21 @@ its help where it is installed, and ``helm`` by rendering what the command would
 from __future__ import annotations
 
 import itertools
+import os
 import re
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from confonnx.server.auth import ApiKey, parse_credentials
+from confonnx.server.settings import load_settings
 from tests.kubernetes.chart import CHART, IMAGE, REPOSITORY, TOOLS, ChartError, Engine, merged
+from tests.support.commands import confonnx
 from tests.support.documents import blocks
 
 GUIDE = REPOSITORY / "docs" / "how-to" / "aks.md"
@@ -168,6 +173,48 @@ def test_the_gateway_class_is_envoys(helm: Engine) -> None:
     (item,) = helm.ask("parse", text=(CHART / "envoy-gateway-class.yaml").read_text("utf-8"))
     assert item["metadata"]["name"] == _values(helm)["mymodel-envoy.yaml"]["gateway"]["className"]
     assert item["spec"]["controllerName"] == "gateway.envoyproxy.io/gatewayclass-controller"
+
+
+def test_what_runs_here_was_run(tmp_path: Path) -> None:
+    """The commands of the guide that need neither a cluster nor a container engine, in their order."""
+    (tmp_path / "model.onnx").write_bytes((REPOSITORY / "src/confonnx/cli/digits/digits.onnx").read_bytes())
+    lines = [
+        line
+        for block in blocks(GUIDE)
+        for line in block.text.splitlines()
+        if re.match(r"python3 -m confonnx\.(?!main)|confonnx |mkdir |echo ", line)
+    ]
+    assert len(lines) == 6
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", "\n".join(lines)],
+        cwd=tmp_path,
+        env=os.environ | {"PATH": path},
+        check=True,
+        timeout=120,
+    )
+    made = {str(item.relative_to(tmp_path)) for item in tmp_path.rglob("*") if item.is_file()}
+    assert made == {
+        *("model.onnx", "model.hash", "info.json", "input.json"),
+        *("config/credentials", "config/server.toml"),
+    }
+    (credential,) = parse_credentials((tmp_path / "config/credentials").read_text(), source="credentials")
+    assert isinstance(credential, ApiKey)
+    settings, _ = load_settings({}, config=tmp_path / "config/server.toml")
+    assert settings.auth_file == Path("/app/config/credentials")  # where build_image.sh puts CONFIG_DIR
+
+
+def test_the_clients_options_exist() -> None:
+    known = confonnx("predict", "--help").out
+    (command,) = [words for words in _of("python3") if words[2] == "confonnx.main"]
+    for option in [
+        *_options(command[3:]),
+        "ingress-user",
+        "ingress-pass",
+        "enclave-allow-debug",
+        "allow-simulated",
+    ]:
+        assert f"--{option}" in known
 
 
 def test_nothing_retired_is_recommended() -> None:
