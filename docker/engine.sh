@@ -3,6 +3,7 @@
 # DOCKER=podman chooses another engine; BUILD_OPTIONS and RUN_OPTIONS add options to its `build` and `run`.
 
 set -euo pipefail
+CALLED_FROM=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 DOCKER=${DOCKER:-docker}
@@ -12,6 +13,14 @@ read -ra RUN_OPTIONS <<<"${RUN_OPTIONS:-}"
 fail() {
     echo "error: $*" >&2
     exit 2
+}
+
+# $1, which the caller may have given relative to where the script was called from.
+absolute() {
+    case $1 in
+        /*) echo "$1" ;;
+        *) echo "$CALLED_FROM/$1" ;;
+    esac
 }
 
 # The engine is there and answers.

@@ -27,5 +27,5 @@ engine_build --file deploy/docker/Dockerfile --target runtime --build-arg "TEE=$
     --tag "confonnx-server-runtime:$TEE" .
 
 # This image is for a look at the enclave and nobody's product: whatever Debug says, its tag may stand.
-MODEL_PATH=${MODEL_PATH:-src/confonnx/cli/digits/digits.onnx} IMAGE_NAME=confonnx-server:$TEE FORCE_DEBUG=1 \
-    docker/server/build_image.sh
+MODEL_PATH=$(absolute "${MODEL_PATH:-$PWD/src/confonnx/cli/digits/digits.onnx}") \
+    IMAGE_NAME=confonnx-server:$TEE FORCE_DEBUG=1 docker/server/build_image.sh

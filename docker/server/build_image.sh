@@ -13,7 +13,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/../engine.sh"
 TEE=${TEE:-sgx}
 IMAGE_NAME=${IMAGE_NAME:-model-server}
 [ -n "${MODEL_PATH:-}" ] || fail "MODEL_PATH is not set: MODEL_PATH=model.onnx IMAGE_NAME=$IMAGE_NAME $0"
-MODEL_PATH=${MODEL_PATH%/}
+MODEL_PATH=$(absolute "${MODEL_PATH%/}")
 name=$(basename "$MODEL_PATH")
 [[ $name =~ ^[A-Za-z0-9_][A-Za-z0-9_.-]*$ ]] ||
     fail "MODEL_PATH: a model's name has letters, digits and _ . - only, found '$name'; rename it"
@@ -30,6 +30,7 @@ context=$SCRATCH/context
 mkdir -p "$context/model" "$context/config"
 cp -rL "$MODEL_PATH" "$context/model/$name"
 if [ -n "${CONFIG_DIR:-}" ]; then
+    CONFIG_DIR=$(absolute "$CONFIG_DIR")
     [ -f "$CONFIG_DIR/server.toml" ] || fail "CONFIG_DIR: there is no $CONFIG_DIR/server.toml"
     cp -rL "$CONFIG_DIR/." "$context/config"
 else

@@ -122,7 +122,21 @@ def test_an_index_of_ones_own_reaches_pip_as_a_secret_and_no_layer(tree: Path, e
 def test_no_model(tree: Path, engine: Path) -> None:
     assert "MODEL_PATH is not set" in refusal(run_script(tree, IMAGE))
     missing = refusal(run_script(tree, IMAGE, MODEL_PATH="gone.onnx"), 6)
-    assert "cannot read model file gone.onnx" in missing
+    assert "gone.onnx: No such file or directory" in missing
+
+
+def test_paths_are_relative_to_where_the_script_was_called_from(
+    tree: Path, engine: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = Path(model).parent / "config"
+    config.mkdir()
+    (config / "server.toml").touch()
+    monkeypatch.chdir(Path(model).parent)
+    run = run_script(tree, IMAGE, MODEL_PATH=Path(model).name, CONFIG_DIR="config")
+    assert run.returncode == 0, run.stderr
+    for script in (BUILD, IMAGE):
+        run = run_script(tree, script, MODEL_PATH=Path(model).name, TEE="cvm")
+        assert run.returncode == 0, run.stderr
 
 
 def test_a_model_that_is_not_onnx(tree: Path, engine: Path, tmp_path: Path) -> None:
