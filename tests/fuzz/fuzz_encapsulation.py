@@ -1,5 +1,5 @@
-"""Key configurations and sealed messages, of sessions too: any bytes give a value or the documented
-``ProtocolError``.
+"""Key configurations and sealed messages, of sessions and in chunks too: any bytes give a value or the
+documented ``ProtocolError``.
 
 A mutated message never opens, always fails with the same text, and leaves zeros where it was opened.
 
@@ -8,8 +8,9 @@ A mutated message never opens, always fails with the same text, and leaves zeros
 
 from __future__ import annotations
 
-from confonnx.errors import EncapsulationError, KeyConfigError, UnknownKeyError
+from confonnx.errors import EncapsulationError, KeyConfigError, TooLargeError, UnknownKeyError
 from confonnx.ohttp.aead import OPEN_FAILED, Aead
+from confonnx.ohttp.chunked import ChunkedRequestOpener, ChunkedRequestSealer
 from confonnx.ohttp.encapsulation import (
     HEADER_SIZE,
     ResponseOpener,
@@ -39,7 +40,17 @@ SESSION_REQUESTS = [
     for sealed in [SenderSession(config, aead=aead).seal([b"request"])]
     if sealed is not None
 ]
-CORPUS = [*REQUESTS, *SESSION_REQUESTS, *(config.encode() for config in CONFIGS), encode_key_configs(CONFIGS)]
+CHUNKED_REQUESTS = [
+    bytes(sealer.seal([b"chunk"]) + sealer.finish([b"end"]))
+    for sealer in (ChunkedRequestSealer(config) for config in CONFIGS)
+]
+CORPUS = [
+    *REQUESTS,
+    *SESSION_REQUESTS,
+    *CHUNKED_REQUESTS,
+    *(config.encode() for config in CONFIGS),
+    encode_key_configs(CONFIGS),
+]
 
 
 class Keys:
@@ -53,10 +64,10 @@ class Keys:
 
 
 def fuzz_encapsulation(data: bytes) -> None:
-    """The target: ``data`` as a request, one of a session, a response, a key configuration, a list of
-    them."""
+    """The target: ``data`` as a request of each kind, a response, a key configuration and a list of them."""
     _open_request(data)
     _open_session_request(data)
+    _open_chunked_request(data)
     _open_response(data)
     try:
         config = parse_key_config(data)
@@ -98,6 +109,23 @@ def _open_session_request(data: bytes) -> None:
     else:
         assert data in SESSION_REQUESTS, "a forged request of a session opened"
         assert bytes(opened.plaintext) == b"request"
+
+
+def _open_chunked_request(data: bytes) -> None:
+    opener = ChunkedRequestOpener(Keys())
+    middle = len(data) // 2
+    try:
+        chunks = [bytes(chunk) for half in (data[:middle], data[middle:]) for chunk in opener.feed(half)]
+        assert all(chunk == b"chunk" for chunk in chunks), "a forged chunk opened"
+        final = bytes(opener.finish())
+    except UnknownKeyError:
+        assert data[0] not in KEYS
+    except EncapsulationError as error:
+        _check_text(error)
+    except TooLargeError:
+        pass
+    else:
+        assert (chunks, final) == ([b"chunk"], b"end"), "a forged stream opened to its end"
 
 
 def _sealed_part(message: bytearray) -> bytearray:

@@ -156,7 +156,7 @@ def read_prefix(keys: KeyLookup, message: memoryview) -> tuple[PrivateKey, Prefi
     if len(header) < HEADER_SIZE:
         raise EncapsulationError(OPEN_FAILED)
     private_key = keys.private_key(header[0])
-    suite = _suite(header[1:])
+    suite = suite_of(header[1:])
     enc = bytes(message[HEADER_SIZE : HEADER_SIZE + suite.kem.enc_size])
     if len(enc) < suite.kem.enc_size:
         raise EncapsulationError(OPEN_FAILED)
@@ -257,7 +257,8 @@ def _algorithms(config: KeyConfig, aead: Aead | None) -> tuple[Kdf, Aead]:
 
 
 @lru_cache(maxsize=16)  # there are six; what is not known raises, and is not cached
-def _suite(ids: bytes) -> Suite:
+def suite_of(ids: bytes) -> Suite:
+    """The suite of the three identifiers in ``hdr``. Raises :class:`EncapsulationError` for unknown ones."""
     kem_id, kdf_id, aead_id = struct.unpack(">HHH", ids)
     try:
         return Suite(Kem(kem_id), Kdf(kdf_id), Aead(aead_id))
