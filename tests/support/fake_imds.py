@@ -31,6 +31,7 @@ class FakeImds:
             return self.certificates
         assert (method, path) == ("POST", "/acc/tdquote")
         report = json.loads(body)["report"]
+        assert "=" not in report
         quote = self.td_quote(base64.urlsafe_b64decode(report + "=" * (-len(report) % 4)))
         return json.dumps({"quote": base64.urlsafe_b64encode(quote).decode()}).encode()
 

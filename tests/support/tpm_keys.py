@@ -59,7 +59,9 @@ def runtime_claims(key: rsa.RSAPublicKey) -> bytes:
 
 
 def put_nv(tpm: SoftwareTpm, index: int, content: bytes, directory: Path) -> None:
-    """Write ``content`` to an NV index of that size."""
+    """Write ``content`` to an NV index of that size, in the place of what may be there."""
+    if hex(index) in tpm.tool("tpm2_getcap", "handles-nv-index").decode().lower():
+        tpm.tool("tpm2_nvundefine", "-C", "o", hex(index))
     (directory / "nv").write_bytes(content)
     attributes = "ownerread|ownerwrite|authread|authwrite"
     tpm.tool("tpm2_nvdefine", hex(index), "-C", "o", "-s", str(len(content)), "-a", attributes)

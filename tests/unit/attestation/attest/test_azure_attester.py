@@ -113,6 +113,24 @@ def test_imds_is_asked_once_an_hour(vm: Vm) -> None:
     assert asked == [1, 1, 2, 2]
 
 
+def test_imds_is_asked_again_for_another_report(vm: Vm) -> None:
+    vm.put_report(Tee.AZURE_SNP)
+    attester = find(vm)
+    for _ in range(2):
+        verify(attester)
+        vm.put_report(Tee.AZURE_SNP)  # signed anew, as after new firmware
+    assert len(vm.imds.asked) == 2
+
+
+def test_a_vm_that_turned_into_another_kind(vm: Vm) -> None:
+    vm.put_report(Tee.AZURE_SNP)
+    attester = find(vm)
+    vm.put_report(Tee.AZURE_TDX)
+    with pytest.raises(TeeError, match="report is of azure-tdx, expected azure-snp"):
+        attester.collect(REPORT_DATA)
+    assert vm.imds.asked == []
+
+
 def test_other_machines_have_none(vm: Vm) -> None:
     def touched() -> None:
         raise AssertionError("the TPM of another machine was opened")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -119,7 +121,17 @@ def test_a_key_that_signs_anything_is_refused(software: SoftwareTpm, tmp_path: P
 
 
 def test_threads_take_turns(software: SoftwareTpm) -> None:
-    attester = open_attester(options(software))
+    """``/dev/tpm0``, without a resource manager, is for one at a time."""
+    made, is_open = options(software), threading.Lock()
+
+    @contextmanager
+    def connect() -> Iterator[Transport]:
+        assert is_open.acquire(blocking=False), "opened twice at the same time"
+        with made.connect() as transport:
+            yield transport
+        is_open.release()
+
+    attester = open_attester(replace(made, connect=connect))
     with ThreadPoolExecutor(4) as pool:
         details = list(pool.map(lambda number: verify(attester, bytes([number]) * 64), range(16)))
     assert len({detail.attestation_key for detail in details}) == 1

@@ -92,6 +92,13 @@ def test_a_bank_that_is_off(software: SoftwareTpm, device: Tpm) -> None:
         device.read_pcrs("sha384", (0, 1))
 
 
+def test_another_register_in_the_place_of_the_one_asked_for() -> None:
+    selection = bytes.fromhex("00000001 000b 03 800000")  # PCR 23, for PCR 0
+    answer = response(0, bytes(4) + selection + bytes.fromhex("00000001 0020") + bytes(32))
+    with pytest.raises(TeeError, match=r"PCRs \[0\] of the sha256 bank"):
+        scripted(answer).read_pcrs("sha256", (0,))
+
+
 def test_no_such_key(device: Tpm) -> None:
     with pytest.raises(TeeError, match="TPM2_Quote: the TPM answered with code 0x18b"):
         device.quote(0x8100FFFF, QUALIFYING_DATA, bank="sha256", indices=(0,))
