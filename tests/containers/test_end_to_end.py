@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import socket
 import subprocess
 import time
@@ -21,13 +22,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from confonnx.measure.enclave_info import SimulatedInfo, parse_enclave_info
+from confonnx.attestation.claims import Tee
+from confonnx.attestation.policy import signers
+from confonnx.measure.enclave_info import EnclaveInfo, SimulatedInfo, parse_enclave_info
 from confonnx.models.digest import model_digest
 from confonnx.models.documents import read_json
 from confonnx.models.repository import load_single
 from confonnx.runtime.options import SessionOptions
 from confonnx.runtime.session import Session
-from tests.containers.podman import engine, missing, podman
+from tests.containers.podman import BASE_IMAGE, engine, missing, podman
 from tests.support.build_tree import ROOT, copy_tree, run_script
 
 pytestmark = [
@@ -36,6 +39,7 @@ pytestmark = [
 ]
 DIGITS = ROOT / "src/confonnx/cli/digits/digits.onnx"
 IMAGE = "localhost/model-server:test"
+ENCLAVE = "localhost/model-server:enclave"
 CONTAINER = f"confonnx-end-to-end-{os.getpid()}"
 
 
@@ -56,8 +60,10 @@ def test_from_a_model_file_to_an_answer(
             is_confined(variables)
             asks_from_the_wheel(tree, variables, wheel, url)
             ends_on_sigterm(variables)
+        enclave = build_enclave(tree, variables)
         build_server(tree, variables | {"BUILD_OPTIONS": "--network=host --no-cache"})
         assert manifest_of_image(tree, variables) == first, "two builds of one tree measure differently"
+        assert build_enclave(tree, variables) == enclave
 
 
 def build_client(tree: Path, variables: dict[str, str]) -> Path:
@@ -84,6 +90,52 @@ def build_server(tree: Path, variables: dict[str, str]) -> None:
     info = parse_enclave_info((tree / "dist/Release/bin/enclave_info.txt").read_text())
     assert isinstance(info, SimulatedInfo)
     assert info.model == hashlib.sha256(DIGITS.read_bytes()).hexdigest()
+
+
+_STAND_IN = f"""
+FROM {BASE_IMAGE}
+COPY stand_in_gramine.py sigstructs.py /opt/stand-in/
+WORKDIR /opt/stand-in
+RUN mkdir runtime && touch libsysdb.so && chmod 755 stand_in_gramine.py && \\
+    cp -L /lib64/ld-linux-x86-64.so.2 /lib/x86_64-linux-gnu/libc.so.6 runtime/ && \\
+    for name in gramine-manifest gramine-sgx-sign gramine-sgx; do \\
+        ln -s /opt/stand-in/stand_in_gramine.py /usr/local/bin/$name; done
+"""
+
+
+def build_enclave(tree: Path, variables: dict[str, str]) -> bytes:
+    """The SIGSTRUCT of an SGX build, with stand-ins for Gramine's tools."""
+    context = tree / "stand-in"
+    context.mkdir(exist_ok=True)
+    (context / "Dockerfile").write_text(_STAND_IN)
+    for file in ("tests/containers/stand_in_gramine.py", "tests/support/sigstructs.py"):
+        shutil.copy(ROOT / file, context)
+    podman(variables, "build", "--quiet", "--network=host", "--tag=localhost/gramine", str(context))
+    sgx = variables | {"GRAMINE_IMAGE": "localhost/gramine", "TEE": "sgx"}
+    run = run_script(tree, "docker/server/build.sh", **sgx)
+    assert run.returncode == 0, run.stderr
+    run = run_script(tree, "docker/server/build_image.sh", **sgx, MODEL_PATH=str(DIGITS), IMAGE_NAME=ENCLAVE)
+    assert run.returncode == 0, run.stderr
+    release = tree / "dist/Release/bin"
+    info = parse_enclave_info((release / "enclave_info.txt").read_text())
+    assert isinstance(info, EnclaveInfo)
+    assert info.mrenclave == hashlib.sha256((release / "confonnx.manifest.sgx").read_bytes()).digest()
+    assert info.mrsigner == signers((release / "enclave.pub.pem").read_bytes())[Tee.SGX]
+    assert (info.product_id, info.security_version, info.debug) == (1, 1, False)
+    assert (
+        podman(variables, "run", "--rm", "--no-healthcheck", ENCLAVE, check=False) == ""
+    )  # no device, no server
+    files = podman(variables, "run", "--rm", "--no-healthcheck", "--entrypoint=find", ENCLAVE, "/opt/enclave")
+    assert "PRIVATE KEY" not in podman(variables, "history", "--no-trunc", ENCLAVE)
+    assert sorted(Path(line).name for line in files.split()) == [
+        "confonnx.manifest",
+        "confonnx.manifest.sgx",
+        "confonnx.manifest.template",
+        "confonnx.sig",
+        "enclave",
+        "enclave.conf",
+    ]
+    return (release / "confonnx.sig").read_bytes()
 
 
 _MANIFEST = """

@@ -24,9 +24,10 @@ def make_sigstruct(
     security_version: int = 2,
     debug: bool = False,
     exponent: int = 3,
+    key: rsa.RSAPrivateKey | None = None,
 ) -> bytes:
-    """1808 bytes, signed."""
-    key = signing_key(exponent)
+    """1808 bytes, signed with ``key``, by default one made for the tests."""
+    key = key or signing_key(exponent)
     head = (
         bytes.fromhex("06000000e10000000000010000000000")
         + bytes(8)  # VENDOR, DATE
