@@ -2,8 +2,8 @@
 """Stands in for Gramine's tools in an image, so that the SGX build can be walked through without Gramine.
 
 Started as ``gramine-manifest``, ``gramine-sgx-sign`` or ``gramine-sgx``, it takes the arguments that the
-build gives, and MRENCLAVE is the SHA-256 of the manifest. What Gramine itself makes of the manifest is tested by
-tests/containers/test_gramine.py, where it is installed.
+build gives, and MRENCLAVE is the SHA-256 of the manifest. What Gramine itself makes of the manifest is tested
+by tests/containers/test_gramine.py, where it is installed.
 """
 
 from __future__ import annotations

@@ -284,6 +284,12 @@ def asks_from_the_wheel(tree: Path, variables: dict[str, str], wheel: Path, url:
         *("--enclave-model-hash-file", tree / "model.hash"),
         *("--json-in", tree / "input.json", "--json-out", tree / "output.json"),
     )
+    call(
+        *(python, "-m", "confonnx.main", *trust),
+        *("--enclave-info", tree / "dist/Release/bin/enclave_info.txt"),
+        *("--json-in", tree / "input.json", "--json-out", tree / "again.json"),
+    )
+    assert (tree / "again.json").read_bytes() == (tree / "output.json").read_bytes()
     session = Session.load(load_single(DIGITS), SessionOptions())
     expected = session.run(read_json(tree / "input.json"))
     answer = read_json(tree / "output.json")

@@ -63,6 +63,7 @@ def predict(
     ] = None,
     enclave_hash: options.EnclaveHash = None,
     enclave_signing_key_file: options.EnclaveSigningKeyFile = None,
+    enclave_info: options.EnclaveInfoFile = None,
     enclave_model_hash: options.EnclaveModelHash = None,
     enclave_model_hash_file: options.EnclaveModelHashFile = None,
     enclave_allow_debug: options.EnclaveAllowDebug = False,
@@ -101,6 +102,7 @@ def predict(
         allow_simulated=allow_simulated,
         dangerous_any_model=dangerous_any_model,
         policy_file=policy_file,
+        enclave_info_file=enclave_info,
     )
     with Client(
         url,
