@@ -95,6 +95,7 @@ def test_every_pod_is_hardened(helm: Engine, profile: str) -> None:
     rendered = helm.render(values=TEES[profile])
     pod, container = rendered.pod, rendered.container
     assert pod["automountServiceAccountToken"] is False
+    assert pod["enableServiceLinks"] is False  # no variables of other Services
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
     assert container["image"] == IMAGE
     for volume in pod["volumes"]:
@@ -218,10 +219,31 @@ def test_envoy_gateway_checks_passwords_and_keeps_clients(helm: Engine) -> None:
 def test_credentials_come_as_a_file(helm: Engine) -> None:
     rendered = helm.render("tee=cvm,auth.where=server")
     (volume,) = [item for item in rendered.pod["volumes"] if item["name"] == "auth"]
-    assert volume["secret"]["secretName"] == "api-auth"
+    assert volume["secret"] == {
+        "secretName": "api-auth",
+        "defaultMode": 0o440,
+        "items": [{"key": "credentials", "path": "credentials"}],
+    }
     assert rendered.environment["CONFONNX_AUTH_FILE"] == "/run/confonnx/auth/credentials"
     mount = {"name": "auth", "mountPath": "/run/confonnx/auth", "readOnly": True}
     assert mount in rendered.container["volumeMounts"]
+
+
+def test_a_new_pod_is_ready_before_the_old_one_goes(helm: Engine) -> None:
+    strategy = helm.render().one("Deployment")["spec"]["strategy"]
+    assert strategy == {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
+    recreated = helm.render("updateStrategy=Recreate").one("Deployment")["spec"]["strategy"]
+    assert recreated == {"type": "Recreate"}
+
+
+def test_a_single_replica_lets_its_node_be_drained(helm: Engine) -> None:
+    assert helm.render().one("PodDisruptionBudget")["spec"]["maxUnavailable"] == 1
+
+
+def test_scaling_in_takes_its_time(helm: Engine) -> None:
+    scaled = helm.render("autoscaling.enabled=true,clientsKeptByGateway=true")
+    behavior = scaled.one("HorizontalPodAutoscaler")["spec"]["behavior"]
+    assert behavior == {"scaleDown": {"stabilizationWindowSeconds": 600}}
 
 
 def test_replicas(helm: Engine) -> None:
