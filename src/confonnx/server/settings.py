@@ -146,8 +146,10 @@ class Settings(BaseSettings):
     tpm: str = _option(
         DEFAULT_DEVICE, "The TPM, for --tee tpm and on Azure: a device, or swtpm:host=HOST,port=PORT.", "TEE"
     )
-    tpm_ak_handle: Annotated[int, BeforeValidator(_parse_handle)] = _option(
-        AK_HANDLE, "Where the TPM keeps the attestation key; made there if there is none.", "TEE"
+    tpm_ak_handle: Annotated[int | None, BeforeValidator(_parse_handle)] = _option(
+        None,
+        f"Where the TPM keeps the attestation key, made there if there is none; default: {AK_HANDLE:#x}.",
+        "TEE",
     )
     tpm_ak_certificate: Path | None = _option(
         None, "Certificate of that key and of the CAs above it (PEM), for --tee tpm.", "TEE"

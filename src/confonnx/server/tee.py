@@ -12,7 +12,7 @@ from confonnx.attestation.attest.bound import BoundAttester
 from confonnx.attestation.attest.detect import Machine, detect
 from confonnx.attestation.attest.endorsing import EndorsingAttester
 from confonnx.attestation.attest.simulated import SimulatedAttester
-from confonnx.attestation.attest.tpm import TpmOptions
+from confonnx.attestation.attest.tpm import AK_HANDLE, TpmOptions
 from confonnx.attestation.attest.tpm_transport import parse_address
 from confonnx.attestation.claims import Tee
 from confonnx.attestation.endorse.cache import default_directory
@@ -52,9 +52,10 @@ def _simulated(settings: Settings, measurement: bytes) -> SimulatedAttester:
 
 def _tpm(settings: Settings) -> TpmOptions:
     connect = parse_address(settings.tpm)
+    handle = AK_HANDLE if settings.tpm_ak_handle is None else settings.tpm_ak_handle
     path = settings.tpm_ak_certificate
     if path is None:
-        return TpmOptions(connect, settings.tpm_ak_handle)
+        return TpmOptions(connect, handle)
     try:
         certificates = x509.load_pem_x509_certificates(path.read_bytes())
     except OSError as error:
@@ -63,7 +64,7 @@ def _tpm(settings: Settings) -> TpmOptions:
         raise ConfigurationError(
             f"--tpm-ak-certificate {path} holds no certificates in PEM: {error}"
         ) from error
-    return TpmOptions(connect, settings.tpm_ak_handle, tuple(certificates))
+    return TpmOptions(connect, handle, tuple(certificates))
 
 
 def _endorsed(attester: Attester, settings: Settings, now: Callable[[], datetime]) -> EndorsingAttester:
