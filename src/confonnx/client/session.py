@@ -15,9 +15,8 @@ MAX_AGE = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A session with the server that ``keys`` vouch for, under one ``key`` of theirs."""
+    """A session with a verified server, under one ``key`` of those it attested to."""
 
-    keys: AttestedKeys = field(repr=False)
     key: AttestedKey = field(repr=False)
     started_at: datetime
     sender: SenderSession
@@ -26,16 +25,15 @@ class Session:
 def session_with(keys: AttestedKeys, *, now: datetime, instead_of: Session | None) -> Session:
     """``instead_of`` while it is good for a request at ``now``, else a new session.
 
-    It is good if it was begun under these very ``keys`` (a verification that was made anew may have found
-    another server), if their key of ``now`` is still the same, and for ``MAX_AGE`` by a clock that may also
-    have stepped back. Raises as `AttestedKeys.key_at` does: a session never outlives the verification.
+    It is good while its key is the very object that ``keys`` give for ``now`` (those of another verification
+    are others, since it may have found another server), and for ``MAX_AGE`` by a clock that may also have
+    stepped back. Raises as `AttestedKeys.key_at` does: a session never outlives the verification.
     """
     if (
         instead_of is not None
-        and instead_of.keys is keys
         and instead_of.key is keys.key_at(now)
         and abs(now - instead_of.started_at) < MAX_AGE
     ):
         return instead_of
     key, sender = keys.begin_session(now=now)
-    return Session(keys, key, now, sender)
+    return Session(key, now, sender)

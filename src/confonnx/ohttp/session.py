@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from confonnx.errors import EncapsulationError
-from confonnx.ohttp.aead import OPEN_FAILED, TAG_SIZE, Aead
+from confonnx.ohttp.aead import OPEN_FAILED, Aead
 from confonnx.ohttp.encapsulation import (
     Prefix,
     ResponseOpener,
@@ -131,9 +131,9 @@ class ReceiverSession:
         """
         view = memoryview(message)
         start = self._prefix.size + SEQ_SIZE
-        number = bytes(view[self._prefix.size : start])
+        number = bytes(view[self._prefix.size : start])  # a cut one is followed by nothing, which never opens
         seq = int.from_bytes(number, "big")
-        if len(view) < start + TAG_SIZE or seq >= MAX_REQUESTS:
+        if seq >= MAX_REQUESTS:
             raise EncapsulationError(OPEN_FAILED)
         plaintext = self._context.open_at(seq, view[start:])
         aead, enc = self._prefix.suite.aead, self._prefix.enc

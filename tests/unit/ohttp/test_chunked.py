@@ -218,6 +218,20 @@ def test_responses_of_other_requests_do_not_open() -> None:
         opened(other.response_opener(), [bytes(gateway.response_sealer().finish([b"answer"]))])
 
 
+def test_chunks_of_a_response_in_another_order_do_not_open() -> None:
+    pieces, sealer = request()
+    gateway = ChunkedRequestOpener(GATEWAY)
+    opened(gateway, pieces)
+    answer = gateway.response_sealer(randomness=bytes(16))
+    nonce, first, second = bytes(16), answer.seal([b"one"])[16:], answer.seal([b"two"])
+    assert [bytes(chunk) for chunk in sealer.response_opener().feed(nonce + first + second)] == [
+        b"one",
+        b"two",
+    ]
+    with pytest.raises(EncapsulationError):
+        sealer.response_opener().feed(nonce + second)
+
+
 def test_responses_are_fresh_unless_told_otherwise() -> None:
     gateway = ChunkedRequestOpener(GATEWAY)
     opened(gateway, request()[0])

@@ -204,6 +204,31 @@ def test_many_requests_of_one_session() -> None:
         assert [(await talk.ask()).status for _ in range(3)] == [200, 200, 200]
         answers = await asyncio.gather(*(talk.ask() for _ in range(20)))
         assert {answer.status for answer in answers} == {200}
+        assert len(server.app._sessions) == 1
+        message, _ = talk.seal()
+        assert server.app._sessions.find(message) is server.app._sessions.find(message)
+
+    run(scenario)
+
+
+def test_sessions_with_the_same_numbers_and_dates_are_no_replays_of_each_other() -> None:
+    async def scenario() -> None:
+        server = gateway()
+        talks = [Talk(server) for _ in range(3)]
+        assert [(await talk.ask()).status for talk in talks * 2] == [200] * 6
+
+    run(scenario)
+
+
+def test_a_kept_context_refuses_replays_whatever_the_clock_says() -> None:
+    async def scenario() -> None:
+        server = gateway()
+        talk = Talk(server)
+        message, _ = talk.seal()
+        assert (await talk.post(message)).status == 200
+        for minutes in (0, 10, -20):  # outside the window of dates the answer would be a sealed one
+            server.now += timedelta(minutes=minutes)
+            assert (await talk.post(message)).status == 400
 
     run(scenario)
 
