@@ -4,7 +4,16 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PIP    := python -m pip --disable-pip-version-check --quiet
+
+# Tools that check the Helm chart, in an environment of their own.
+KUBERNETES    := .venv-k8s
+NODE_PACKAGES := tests/interop/node/node_modules/.done tests/kubernetes/node/node_modules/.done
+
+# Debian packages that tests use. Root on Debian or Ubuntu gets them installed; elsewhere the tests that need a missing
+# one are skipped with a reason, except in CI, where they fail.
+DEBIAN := nodejs npm strace nginx-light swtpm swtpm-tools tpm2-tools openssl ovmf podman runc debootstrap
+COMMANDS := node npm strace nginx swtpm swtpm_setup tpm2 openssl podman runc debootstrap
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint bench fuzz digits lock clean
@@ -15,7 +24,7 @@ help:            ## what there is
 demo: $(VENV)/.runtime   ## a confidential prediction, end to end
 	$(BIN)/confonnx demo
 
-test: $(VENV)/.dev tests/interop/node/node_modules/.done   ## every test, and the branch coverage of the core
+test: $(VENV)/.dev $(VENV)/.system $(KUBERNETES)/.done $(NODE_PACKAGES)   ## every test, and the coverage of the core
 	$(BIN)/pytest --numprocesses 2 --dist worksteal --cov --cov-report=
 	for package in ohttp oip attestation keys; do \
 	    $(BIN)/coverage report --include="*/confonnx/$$package/*" --skip-covered --fail-under=95 || exit 1; done
@@ -36,33 +45,42 @@ fuzz: $(VENV)/.dev   ## the fuzz targets, ten minutes each
 digits: $(VENV)/.dev   ## train the demo's model again
 	$(BIN)/python -m examples.digits.train
 
+LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header \
+    --quiet
 lock:            ## resolve the locked versions anew (needs uv)
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header \
-	    --quiet pyproject.toml --extra server --group dev --output-file requirements-dev.lock
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header \
-	    --quiet pyproject.toml --extra server --group build --constraint requirements-dev.lock --output-file requirements.lock
+	$(LOCK) pyproject.toml --extra server --group dev --output-file requirements-dev.lock
+	$(LOCK) pyproject.toml --extra server --group build --constraint requirements-dev.lock --output-file requirements.lock
+	$(LOCK) tests/kubernetes/requirements.in --output-file tests/kubernetes/requirements.lock
+	$(LOCK) --no-deps tests/kubernetes/requirements-alone.in >> tests/kubernetes/requirements.lock
 
 clean:           ## remove what `make` made
-	rm -rf $(VENV) tests/interop/node/node_modules build dist
+	rm -rf $(VENV) $(KUBERNETES) $(dir $(NODE_PACKAGES)) build dist
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.runtime: requirements.lock pyproject.toml | $(BIN)/python
-	$(PIP) install --require-hashes -r requirements.lock
-	$(PIP) install --no-deps --no-build-isolation --editable .
+	$(BIN)/$(PIP) install --require-hashes -r requirements.lock
+	$(BIN)/$(PIP) install --no-deps --no-build-isolation --editable .
 	touch $@
 
 $(VENV)/.dev: requirements-dev.lock pyproject.toml | $(BIN)/python
-	$(PIP) install --require-hashes -r requirements-dev.lock
-	$(PIP) install --no-deps --no-build-isolation --editable .
+	$(BIN)/$(PIP) install --require-hashes -r requirements-dev.lock
+	$(BIN)/$(PIP) install --no-deps --no-build-isolation --editable .
 	touch $@ $(VENV)/.runtime
 
-# The interoperability test speaks to the server from Node. Root on Debian or Ubuntu gets Node installed;
-# elsewhere a missing npm skips that test with a reason, except in CI, where it fails.
-tests/interop/node/node_modules/.done: tests/interop/node/package-lock.json
-	@if ! command -v npm >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    apt-get update -qq && apt-get install -y -qq --no-install-recommends nodejs npm; fi
+$(VENV)/.system: | $(BIN)/python
+	@for command in $(COMMANDS); do command -v $$command >/dev/null || missing="$$missing $$command"; done; \
+	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(DEBIAN); \
+	elif [ -n "$$missing" ]; then echo "not installed, so their tests are skipped:$$missing"; fi
+	@touch $@
+
+$(KUBERNETES)/.done: tests/kubernetes/requirements.lock
+	$(PYTHON) -m venv $(KUBERNETES)
+	$(KUBERNETES)/bin/$(PIP) install --no-compile --no-deps --require-hashes -r $<
+	touch $@
+
+%/node_modules/.done: %/package-lock.json $(VENV)/.system
 	@if command -v npm >/dev/null; then \
-	    cd tests/interop/node && npm ci --silent --no-audit --no-fund --ignore-scripts && touch node_modules/.done; \
-	else echo "npm is not installed: the Node interoperability test will be skipped"; fi
+	    cd $* && npm ci --silent --no-audit --no-fund --ignore-scripts && touch node_modules/.done; fi
