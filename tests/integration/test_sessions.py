@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from confonnx.client import AsyncClient, Client
+from confonnx.errors import UnknownKeyError
 from confonnx.ohttp import bhttp
-from confonnx.ohttp.session import SESSION_REQUEST_MEDIA_TYPE, SESSION_RESPONSE_MEDIA_TYPE
+from confonnx.ohttp.session import SESSION_REQUEST_MEDIA_TYPE, SESSION_RESPONSE_MEDIA_TYPE, SenderSession
+from confonnx.server.lifecycle import running
+from confonnx.server.logs import Log, LogFormat, LogLevel
+from confonnx.server.messages import HttpRequest
+from confonnx.server.settings import load_settings
 from tests.support.models import add_model
 from tests.support.recording_proxy import recording_proxy
 from tests.support.running import RunningServer, running_server
@@ -104,9 +111,7 @@ def test_a_replayed_request_of_a_session(server: RunningServer) -> None:
     with client_of(server) as client:
         keys = client.verify()
     _, session = keys.begin_session(now=datetime.now(UTC))
-    date = format_datetime(datetime.now(UTC), usegmt=True)
-    parts = bhttp.encode_request(bhttp.Request("GET", "http", "x", "/v2/health/live", (("date", date),)))
-    sealed = session.seal(parts)
+    sealed = session.seal(live_request())
     assert sealed is not None
     message, opener = sealed
     status, media_type, body = post(server, bytes(message))
@@ -124,3 +129,39 @@ def post(server: RunningServer, body: bytes) -> tuple[int, str, bytes]:
         return answer.status, answer.getheader("content-type", ""), answer.read()
     finally:
         connection.close()
+
+
+def test_contexts_go_when_the_ring_erases_their_key(tmp_path: Path) -> None:
+    """Driven from inside, as nothing outside the process shows what it has in memory."""
+    settings, _ = load_settings(
+        {
+            "model_path": add_model(tmp_path / "add.onnx"),
+            "address": "127.0.0.1",
+            "http_port": 0,
+            "metrics": False,
+            "key_rollover_interval": "2s",
+            "key_grace": "1s",
+        }
+    )
+
+    async def main() -> None:
+        log = Log(form=LogFormat.JSON, level=LogLevel.INFO, stream=io.StringIO())
+        async with running(settings, log) as server:
+            config = server.ring.attested_keys(datetime.now(UTC))[0].config
+            sealed = SenderSession(config).seal(live_request())
+            assert sealed is not None
+            fields = {"content-type": SESSION_REQUEST_MEDIA_TYPE}
+            answer = await server.app.handle(HttpRequest("POST", "/ohttp", fields, sealed[0]))
+            assert (answer.status, len(server.app._sessions)) == (200, 1)
+            async with asyncio.timeout(20):
+                while len(server.app._sessions):
+                    await asyncio.sleep(0.05)
+            with pytest.raises(UnknownKeyError):
+                server.ring.private_key(config.key_id)
+
+    asyncio.run(main())
+
+
+def live_request() -> list[bytes | bytearray | memoryview]:
+    date = format_datetime(datetime.now(UTC), usegmt=True)
+    return bhttp.encode_request(bhttp.Request("GET", "http", "x", "/v2/health/live", (("date", date),)))
