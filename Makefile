@@ -10,10 +10,10 @@ PIP    := python -m pip --disable-pip-version-check --quiet
 KUBERNETES    := .venv-k8s
 NODE_PACKAGES := tests/interop/node/node_modules/.done tests/kubernetes/node/node_modules/.done
 
-# Debian packages that tests use. Root on Debian or Ubuntu gets them installed; elsewhere the tests that need a missing
-# one are skipped with a reason, except in CI, where they fail.
-DEBIAN := nodejs npm strace nginx-light swtpm swtpm-tools tpm2-tools openssl ovmf podman runc debootstrap
-COMMANDS := node npm strace nginx swtpm swtpm_setup tpm2 openssl podman runc debootstrap
+# What tests use, each with its Debian package. Root on Debian or Ubuntu gets the missing ones installed; elsewhere the
+# tests that need them are skipped with a reason, except in CI, where they fail.
+SYSTEM := node=nodejs npm=npm strace=strace nginx=nginx-light openssl=openssl swtpm=swtpm swtpm_setup=swtpm-tools \
+    tpm2=tpm2-tools /usr/share/ovmf/OVMF.fd=ovmf podman=podman runc=runc debootstrap=debootstrap
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint bench fuzz digits lock clean
@@ -70,10 +70,12 @@ $(VENV)/.dev: requirements-dev.lock pyproject.toml | $(BIN)/python
 	touch $@ $(VENV)/.runtime
 
 $(VENV)/.system: | $(BIN)/python
-	@for command in $(COMMANDS); do command -v $$command >/dev/null || missing="$$missing $$command"; done; \
-	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(DEBIAN); \
-	elif [ -n "$$missing" ]; then echo "not installed, so their tests are skipped:$$missing"; fi
+	@for pair in $(SYSTEM); do \
+	    command -v "$${pair%=*}" >/dev/null || [ -e "$${pair%=*}" ] || missing="$$missing $${pair#*=}"; done; \
+	if [ -z "$$missing" ]; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then export DEBIAN_FRONTEND=noninteractive; \
+	    apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	else echo "not installed, so their tests are skipped:$$missing"; fi
 	@touch $@
 
 $(KUBERNETES)/.done: tests/kubernetes/requirements.lock

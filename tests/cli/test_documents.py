@@ -41,7 +41,7 @@ def test_how_to_authenticate_clients(tmp_path: Path) -> None:
     _run(ROOT / "docs/how-to/authenticate-clients.md", tmp_path, needs_ports=False)
     (credential,) = parse_credentials((tmp_path / "credentials").read_text(), source="credentials")
     assert "radiology" in repr(credential)
-    assert "API key" in (tmp_path / "radiology.key").read_text()
+    assert (tmp_path / "credentials").read_text().startswith("key:radiology:sha256:")
 
 
 def test_no_page_has_blocks_that_nothing_runs() -> None:
