@@ -24,7 +24,7 @@ _UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _LOADERS: Final = ("LD_PRELOAD", "LD_AUDIT", "PYTHONSTARTUP", "PYTHONINSPECT", "PYTHONHOME", "PYTHONHASHSEED")
 #: Gramine's default type of a mount, left out or said.
 _CHROOT: Final[tuple[Mapping[str, str], ...]] = ({}, {"type": "chroot"})
-_CPU_FEATURES: Final = {"unspecified", "required", "disabled"}
+_CPU_FEATURES: Final = ("disabled", "required", "unspecified")
 
 
 def find_faults(manifest: Mapping[str, object], conf: EnclaveConf) -> tuple[str, ...]:
@@ -48,7 +48,9 @@ def size_bytes(text: object) -> int:
 
 
 def _flatten(table: Mapping[str, object], prefix: str) -> Iterator[tuple[str, object]]:
-    for key, value in table.items():
+    for name, value in table.items():
+        # "sgx.debug" in quotes is a key of its own, and no place to hide behind sgx.debug.
+        key = repr(name) if "." in name else name
         if isinstance(value, Mapping):
             yield from _flatten(value, f"{prefix}{key}.")
         else:
@@ -64,7 +66,7 @@ def _check_keys(flat: Mapping[str, object], conf: EnclaveConf) -> Iterator[str]:
             yield from _check_variable(key.removeprefix("loader.env."), value)
         elif key.startswith("sgx.cpu_features."):
             if value not in _CPU_FEATURES:
-                yield f"{key}: expected one of {', '.join(sorted(_CPU_FEATURES))}, found {value!r}"
+                yield f"{key}: expected one of {', '.join(_CPU_FEATURES)}, found {value!r}"
         elif key not in rules:
             yield f"{key} is not among the keys that this project allows"
         elif not rules[key](value):
@@ -108,7 +110,7 @@ def _rules(conf: EnclaveConf) -> Mapping[str, Callable[[object], bool]]:
 
 
 def _is_file_uri(value: object) -> bool:
-    return isinstance(value, str) and value.startswith("file:/")
+    return isinstance(value, str) and value.startswith("file:/") and ".." not in value.split("/")
 
 
 def _is_argv(value: object) -> bool:

@@ -153,6 +153,8 @@ ONE_FAULT = [
     (set_at("loader", "env", "PYTHONSTARTUP", value="/tmp/x.py"), "loader.env.PYTHONSTARTUP is not allowed"),
     (set_at("loader", "env", "PYTHONHASHSEED", value="0"), "loader.env.PYTHONHASHSEED is not allowed"),
     (set_at("loader", "env", "CONFONNX_TEE", value="simulated"), "loader.env.CONFONNX_TEE is not allowed"),
+    (set_at("sgx.debug", value=False), "'sgx.debug' is not among"),
+    (set_at("loader", "env", "A.B", value="x"), "loader.env.'A.B': only fixed texts"),
     # Another program.
     (argv(lambda words: [*words[:-3], "--require-tee"]), "loader.argv: "),
     (argv(lambda words: words[:-1]), "loader.argv: "),
@@ -183,6 +185,7 @@ ONE_FAULT = [
     (set_at("sgx", "edmm_enable", value=True), "sgx.edmm_enable: True is not allowed"),
     (set_at("sgx", "remote_attestation", value="none"), "sgx.remote_attestation: 'none' is not allowed"),
     (drop("sgx", "remote_attestation"), "sgx.remote_attestation is missing"),
+    (set_at("sgx", "cpu_features", "avx512", value=["required"]), "sgx.cpu_features.avx512: expected one of"),
     (set_at("sgx", "cpu_features", "avx512", value="maybe"), "sgx.cpu_features.avx512: expected one of"),
     (set_at("sys", "enable_sigterm_injection", value=False), "sys.enable_sigterm_injection: False is not"),
     # Files.
@@ -218,6 +221,11 @@ ONE_FAULT = [
         append("sgx", "trusted_files", value={"uri": "file:/opt/confonnx/a.pyc", "sha256": "00" * 32}),
         "/opt/confonnx/a.pyc is bytecode",
     ),
+    (
+        append("sgx", "trusted_files", value={"uri": "file:/models/../etc/passwd", "sha256": "00" * 32}),
+        "expected a file's uri and sha256",
+    ),
+    (append("fs", "mounts", value={"path": "/m", "uri": "file:/models/../etc"}), "is neither a tmpfs"),
     (
         append("sgx", "trusted_files", value={"uri": "file:/root/a", "sha256": "00" * 32}),
         "/root/a is in no mount; leave it out",
