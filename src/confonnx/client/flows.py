@@ -46,7 +46,12 @@ from confonnx.client.options import ClientOptions
 from confonnx.client.session import Session, session_with
 from confonnx.errors import ModelNotFoundError, OverloadedError, TooLargeError, TransportError
 from confonnx.ohttp import bhttp
-from confonnx.ohttp.encapsulation import REQUEST_MEDIA_TYPE, RESPONSE_MEDIA_TYPE, ResponseOpener
+from confonnx.ohttp.encapsulation import (
+    HEADER_SIZE,
+    REQUEST_MEDIA_TYPE,
+    RESPONSE_MEDIA_TYPE,
+    ResponseOpener,
+)
 from confonnx.ohttp.hpke import Buffer
 from confonnx.ohttp.session import SESSION_REQUEST_MEDIA_TYPE, SESSION_RESPONSE_MEDIA_TYPE
 from confonnx.oip.messages import ServerMetadata, parse_health, parse_server_metadata
@@ -240,9 +245,9 @@ class Flows:
             self.options.connection.url.authority,
             call.path,
             tuple(fields),
-            call.body[0] if len(call.body) == 1 else b"".join(call.body),
         )
-        parts = bhttp.encode_request(message)
+        # ``enc`` and ``seq``, which may follow the header, are multiples of eight bytes long.
+        parts = bhttp.encode_request(message, call.body, offset=HEADER_SIZE)
         if self.options.sessions:
             media_type, accept = SESSION_REQUEST_MEDIA_TYPE, SESSION_RESPONSE_MEDIA_TYPE
             sealed, opener = self._seal_in_session(parts, keys, now)

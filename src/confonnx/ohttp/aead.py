@@ -72,13 +72,15 @@ def seal_parts(
     *,
     prefix: bytes = b"",
     pad_to: int | None,
+    into: bytearray | None = None,
 ) -> bytearray:
-    """``prefix`` in the clear, then the sealed concatenation of ``parts``, then the tag, in one new buffer.
+    """``prefix`` in the clear, then the sealed concatenation of ``parts``, then the tag, in one buffer.
 
     The parts are copied once, into the place where they are encrypted. ``pad_to`` is the size of the
-    plaintext after padding with zero bytes (``None``: no padding). Raises :class:`TooLargeError` over
-    ``MAX_PLAINTEXT`` and ``ValueError`` where ``pad_to`` is below the size of the parts or a part is not a
-    view of single bytes.
+    plaintext after padding with zero bytes (``None``: no padding). ``into`` is a buffer that nobody needs any
+    more: it becomes the message where it is larger and no view of it is left. Raises :class:`TooLargeError`
+    over ``MAX_PLAINTEXT`` and ``ValueError`` where ``pad_to`` is below the size of the parts or a part is not
+    a view of single bytes.
     """
     size = sum(map(len, parts))
     padded = size if pad_to is None else pad_to
@@ -88,7 +90,7 @@ def seal_parts(
         raise TooLargeError(
             f"one sealed message holds at most {MAX_PLAINTEXT} bytes, this one would hold {padded}"
         )
-    message = bytearray(len(prefix) + padded + TAG_SIZE)
+    message = _room(len(prefix) + padded + TAG_SIZE, into)
     with memoryview(message) as view:
         position = len(prefix)
         view[:position] = prefix
@@ -96,9 +98,22 @@ def seal_parts(
             end = position + len(part)
             view[position:end] = part
             position = end
+        if message is into:  # a new one is zero already
+            wipe(view[position:])
         sealed = view[len(prefix) :]
         cipher.encrypt_into(nonce, sealed[:padded], aad, sealed)
     return message
+
+
+def _room(size: int, old: bytearray | None) -> bytearray:
+    """``size`` bytes: the first ones of ``old``, or new zeros. Memory in use costs no page faults again."""
+    if old is not None and len(old) > size:
+        try:
+            del old[size:]
+        except BufferError:  # a view of it is left, so its content is still wanted
+            return bytearray(size)
+        return old
+    return bytearray(size)
 
 
 def open_sealed(cipher: Cipher, nonce: bytes, aad: bytes, ciphertext: Buffer) -> memoryview:

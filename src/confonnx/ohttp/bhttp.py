@@ -10,7 +10,9 @@ sizes, never the bytes of the message, which came out of a seal.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import TypeAlias
 
 from confonnx.errors import BhttpError
@@ -36,6 +38,13 @@ _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9a-z]+")  # RFC 9110 §5.1, and lower ca
 _VALUE = re.compile(r"(?![ \t])[\t -~\x80-\xff]*(?<![ \t])")
 _DIGITS = re.compile(r"[0-9]{1,19}")
 _ZEROS = bytes(1 << 16)
+
+_ALIGNMENT = 8
+"""Bytes of the largest numbers in a tensor."""
+_VARINT_SIZES = ((0, 1), (1, 2), (2, 4), (3, 8))
+"""The two bits with which an integer begins, and how many bytes it has (RFC 9000 §16)."""
+_LARGE_CONTENT = 1 << 16
+"""Bytes from which on a copy costs more than the search for a placement that spares it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +85,7 @@ class Request:
         _check_fields(self.fields)
         _check_fields(self.trailers)
         _check_host(self.authority, self.fields)
-        _check_content_length(self.fields, self.body)
+        _check_content_length(self.fields, len(self.body))
 
     def __repr__(self) -> str:
         return f"Request({len(self.fields)} fields, {len(self.body)} bytes)"  # never what was sealed
@@ -119,7 +128,7 @@ class Response:
         _check_fields(self.fields)
         _check_fields(self.trailers)
         if len(self.body):  # without one it may answer HEAD, with the length of GET (RFC 9110 §8.6)
-            _check_content_length(self.fields, self.body)
+            _check_content_length(self.fields, len(self.body))
 
     def __repr__(self) -> str:
         return f"Response({self.status}, {len(self.fields)} fields, {len(self.body)} bytes)"
@@ -163,21 +172,33 @@ def parse_response(data: Buffer, limits: BhttpLimits = DEFAULT_LIMITS) -> Respon
     return Response(status, fields, body, trailers, tuple(informational))
 
 
-def encode_request(request: Request) -> list[Buffer]:
-    """The request, of known length, as parts whose concatenation is the message. The body is not copied."""
+def encode_request(
+    request: Request, content: Sequence[Buffer] | None = None, *, offset: int | None = None
+) -> list[Buffer]:
+    """The request, of known length, as parts whose concatenation is the message. The body is not copied.
+
+    ``content`` is the body in parts, for a request that was made without one. With an ``offset``, at which
+    the message will lie in a larger one, a large body begins at a multiple of eight bytes there, so that the
+    receiver need not copy numbers to read them. Raises :class:`BhttpError` for a ``content-length`` that is
+    not the size of ``content``, and ``ValueError`` for two bodies.
+    """
+    parts = _body_parts(request.body, request.fields, content)
     control = (request.method, request.scheme, request.authority, request.path)
-    head = encode_varint(_REQUEST_KNOWN) + b"".join(map(_encode_text, control))
-    return _encode_sections(head, request.fields, request.body, request.trailers)
+    head = b"".join(map(_encode_text, control))
+    return _encode_message(_REQUEST_KNOWN, head, request.fields, parts, request.trailers, offset)
 
 
-def encode_response(response: Response) -> list[Buffer]:
+def encode_response(
+    response: Response, content: Sequence[Buffer] | None = None, *, offset: int | None = None
+) -> list[Buffer]:
     """The response, of known length; as :func:`encode_request`."""
-    head = encode_varint(_RESPONSE_KNOWN)
-    for informational in response.informational:
-        head += encode_varint(informational.status) + _encode_fields(informational.fields)
-    return _encode_sections(
-        head + encode_varint(response.status), response.fields, response.body, response.trailers
+    parts = _body_parts(response.body, response.fields, content)
+    head = b"".join(
+        encode_varint(informational.status) + _encode_fields(informational.fields)
+        for informational in response.informational
     )
+    head += encode_varint(response.status)
+    return _encode_message(_RESPONSE_KNOWN, head, response.fields, parts, response.trailers, offset)
 
 
 def _parse_sections(reader: Reader, *, known: bool, limits: BhttpLimits) -> tuple[Fields, Buffer, Fields]:
@@ -279,11 +300,11 @@ def _check_host(authority: str, fields: Fields) -> None:
         raise BhttpError("the host field differs from the authority (RFC 9113 §8.3.1)")
 
 
-def _check_content_length(fields: Fields, body: Buffer) -> None:
+def _check_content_length(fields: Fields, size: int) -> None:
     """Each ``content-length`` is the size of the body (RFC 9113 §8.1.1)."""
     for name, value in fields:
-        if name == "content-length" and (not _DIGITS.fullmatch(value) or int(value) != len(body)):
-            raise BhttpError(f"content-length is not the size of the body, which has {len(body)} bytes")
+        if name == "content-length" and (not _DIGITS.fullmatch(value) or int(value) != size):
+            raise BhttpError(f"content-length is not the size of the body, which has {size} bytes")
 
 
 def _field(fields: Fields, name: str) -> str | None:
@@ -291,15 +312,54 @@ def _field(fields: Fields, name: str) -> str | None:
     return ", ".join(values) if values else None
 
 
-def _encode_sections(head: bytes, fields: Fields, body: Buffer, trailers: Fields) -> list[Buffer]:
-    head += _encode_fields(fields) + encode_varint(len(body))
+def _body_parts(body: Buffer, fields: Fields, content: Sequence[Buffer] | None) -> Sequence[Buffer]:
+    if content is None:
+        return (body,)
+    if len(body):
+        raise ValueError("the message has a body, and content was given as well")
+    _check_content_length(fields, sum(map(len, content)))
+    return content
+
+
+def _encode_message(
+    framing: int, head: bytes, fields: Fields, content: Sequence[Buffer], trailers: Fields, offset: int | None
+) -> list[Buffer]:
+    section = _encode_lines(fields)
+    size = sum(map(len, content))
+    start = encode_varint(framing) + head + encode_varint(len(section)) + section + encode_varint(size)
+    if offset is not None and size >= _LARGE_CONTENT:
+        lengths = _aligning(offset + len(start), (framing, len(section), size))
+        start = lengths[0] + head + lengths[1] + section + lengths[2]
     tail = _encode_fields(trailers)
-    return [head, body, tail] if len(body) else [head + tail]
+    return [start, *content, tail] if size else [start + tail]
+
+
+def _aligning(end: int, values: Sequence[int]) -> Sequence[bytes]:
+    """Encodings of ``values`` that are together longer than the shortest by what brings ``end`` to a multiple
+    of eight. RFC 9292 §3 lets a sender choose the length of an integer.
+    """
+    shortest = [encode_varint(value) for value in values]
+    longer = [
+        [
+            (value | bits << 8 * size - 2).to_bytes(size, "big")
+            for bits, size in _VARINT_SIZES
+            if size >= len(short)
+        ]
+        for value, short in zip(values, shortest, strict=True)
+    ]
+    extra = -end % _ALIGNMENT
+    wanted = sum(map(len, shortest)) + extra
+    fitting = [choice for choice in product(*longer) if (sum(map(len, choice)) - wanted) % _ALIGNMENT == 0]
+    return min(fitting, key=lambda choice: sum(map(len, choice)), default=shortest)
 
 
 def _encode_fields(fields: Fields) -> bytes:
-    section = b"".join([_encode_text(name) + _encode_text(value) for name, value in fields])
+    section = _encode_lines(fields)
     return encode_varint(len(section)) + section
+
+
+def _encode_lines(fields: Fields) -> bytes:
+    return b"".join([_encode_text(name) + _encode_text(value) for name, value in fields])
 
 
 def _encode_text(text: str) -> bytes:

@@ -212,12 +212,18 @@ class ResponseSealer(_OneShot):
     __slots__ = ()
 
     def seal(
-        self, parts: Sequence[Buffer], *, pad: bool = True, randomness: bytes | None = None
+        self,
+        parts: Sequence[Buffer],
+        *,
+        pad: bool = True,
+        randomness: bytes | None = None,
+        into: bytearray | None = None,
     ) -> bytearray:
         """Seal the concatenation of ``parts``, a Binary HTTP response (RFC 9458 §4.4).
 
-        ``randomness`` is the response nonce of a test vector, else ``ValueError`` for its length. Raises
-        :class:`confonnx.errors.TooLargeError`, and ``RuntimeError`` the second time.
+        ``into`` as in :func:`confonnx.ohttp.aead.seal_parts`. ``randomness`` is the response nonce of a test
+        vector, else ``ValueError`` for its length. Raises :class:`confonnx.errors.TooLargeError`, and
+        ``RuntimeError`` the second time.
         """
         size = response_nonce_size(self._aead)
         response_nonce = secrets.token_bytes(size) if randomness is None else randomness
@@ -225,7 +231,13 @@ class ResponseSealer(_OneShot):
             raise ValueError(f"the response nonce has {size} bytes, not {len(response_nonce)}")
         cipher, nonce = self._key(response_nonce)
         return seal_parts(
-            cipher, nonce, b"", parts, prefix=response_nonce, pad_to=padded_size(parts) if pad else None
+            cipher,
+            nonce,
+            b"",
+            parts,
+            prefix=response_nonce,
+            pad_to=padded_size(parts) if pad else None,
+            into=into,
         )
 
 

@@ -220,7 +220,9 @@ class App:
             try:
                 with metrics.decrypt_seconds.time():
                     opened = await self._open(media_type, request.body)
+                sealer = opened.sealer
                 reply = await self._guarded(self._reply(opened), _internal_reply)
+                del opened  # the last view of the request, whose buffer a large answer takes over
             except UnknownKeyError:
                 metrics.count_unopened(Unopened.UNKNOWN_KEY)
                 return problem(400, problem_type=KEY_PROBLEM)
@@ -232,7 +234,7 @@ class App:
                 return problem(400)
             metrics.count_request(reply.model, reply.version, reply.outcome)
             with metrics.seal_seconds.time():
-                message = await self._seal(reply, opened.sealer)
+                message = await self._seal(reply, sealer, request.body)
         return HttpResponse(200, {"content-type": RESPONSE_TYPES[media_type]}, (message,))
 
     async def _open(self, media_type: str, message: bytearray) -> _Opened:
@@ -270,10 +272,11 @@ class App:
         except ConfonnxError as error:
             return error_reply(error)
 
-    async def _seal(self, reply: Reply, sealer: ResponseSealer) -> bytearray:
+    async def _seal(self, reply: Reply, sealer: ResponseSealer, used: bytearray) -> bytearray:
         now = self._now()
-        size = sum(memoryview(part).nbytes for part in reply.body)
-        return await _off_loop(size, lambda: _seal(reply, sealer, self._options, now))
+        size = sum(map(len, reply.body))
+        into = used if size >= _LARGE else None
+        return await _off_loop(size, lambda: _seal(reply, sealer, self._options, now, into))
 
     async def _guarded(self, work: Awaitable[T], instead: Callable[[str], T]) -> T:
         """``work``, or ``instead`` of an error that nobody expected: the server's last handler.
@@ -317,24 +320,26 @@ def _nonce(query: str) -> bytes | None:
     return nonce
 
 
-def _seal(reply: Reply, sealer: ResponseSealer, options: AppOptions, now: datetime) -> bytearray:
+def _seal(
+    reply: Reply, sealer: ResponseSealer, options: AppOptions, now: datetime, into: bytearray | None
+) -> bytearray:
     parts = _encode(reply, now)
     size = sum(map(len, parts))
     limit = options.max_response_bytes
     if (padme(size) if options.pad else size) + _SEAL_OVERHEAD > limit:
         error = TooLargeError(f"the answer is over the server's limit of {limit} bytes")
         parts = _encode(error_reply(error), now)
-    return sealer.seal(parts, pad=options.pad)
+    return sealer.seal(parts, pad=options.pad, into=into)
 
 
 def _encode(reply: Reply, now: datetime) -> list[Buffer]:
-    body = reply.body[0] if len(reply.body) == 1 else b"".join(reply.body)
     fields = (
         ("date", formatdate(now.timestamp(), usegmt=True)),
         ("content-type", reply.content_type),
         *reply.fields,
     )
-    return bhttp.encode_response(bhttp.Response(reply.status, fields, body))
+    # A response nonce is a multiple of eight bytes long: aligned in the plaintext is aligned in the message.
+    return bhttp.encode_response(bhttp.Response(reply.status, fields), reply.body, offset=0)
 
 
 async def _off_loop(size: int, work: Callable[[], T]) -> T:

@@ -42,6 +42,25 @@ def test_parts_prefix_and_padding_end_up_in_one_buffer(aead: Aead) -> None:
     assert open_sealed(cipher, NONCE, b"", message[5:]) == b"onetwothree" + bytes(9)
 
 
+@pytest.mark.parametrize(("room", "taken"), [(41 + TAG_SIZE, True), (40 + TAG_SIZE, False), (3, False)])
+def test_a_used_buffer_becomes_the_message_if_it_is_larger(room: int, taken: bool) -> None:
+    cipher = Aead.AES_128_GCM.cipher(bytes(16))
+    used = bytearray(b"u" * room)
+    message = seal_parts(cipher, NONCE, b"", [b"one"], prefix=b"clear", pad_to=35, into=used)
+    assert (message is used) == taken
+    assert message == seal_parts(cipher, NONCE, b"", [b"one"], prefix=b"clear", pad_to=35)
+    assert taken or used == b"u" * room
+
+
+def test_a_buffer_that_somebody_looks_at_is_left_alone() -> None:
+    cipher = Aead.AES_128_GCM.cipher(bytes(16))
+    used = bytearray(b"u" * 100)
+    with memoryview(used) as view:
+        message = seal_parts(cipher, NONCE, b"", [view[:20]], pad_to=None, into=used)
+        assert view == b"u" * 100
+    assert open_sealed(cipher, NONCE, b"", message) == b"u" * 20
+
+
 def test_read_only_ciphertext_is_left_alone() -> None:
     cipher = Aead.AES_128_GCM.cipher(bytes(16))
     sealed = bytes(seal_parts(cipher, NONCE, b"", [b"plain"], pad_to=None))

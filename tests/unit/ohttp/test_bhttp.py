@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from confonnx.errors import BhttpError
@@ -14,7 +16,7 @@ from confonnx.ohttp.bhttp import (
     parse_request,
     parse_response,
 )
-from confonnx.ohttp.reader import encode_varint
+from confonnx.ohttp.reader import Buffer, encode_varint
 
 FULL = Request(
     "POST",
@@ -72,6 +74,46 @@ def test_body_is_a_part_of_its_own_and_a_view() -> None:
     assert isinstance(parsed.body, memoryview)
     assert parsed.body.readonly
     assert parsed.body.obj is message, "the parser copied the body"
+
+
+PARTS: list[Buffer] = [b"head", memoryview(b"tensor")]
+
+
+def test_a_body_in_parts_is_the_same_message_and_not_joined() -> None:
+    fields = (("content-length", "10"),)
+    parts = encode_response(Response(200, fields), PARTS)
+    assert b"".join(parts) == b"".join(encode_response(Response(200, fields, b"headtensor")))
+    assert parts[1] is PARTS[0]
+    assert parts[2] is PARTS[1]
+    request = Request("POST", "http", "a", "/", trailers=(("t", "1"),))
+    assert parse_request(b"".join(encode_request(request, PARTS))).body == b"headtensor"
+
+
+def test_a_body_in_parts_obeys_the_rules() -> None:
+    with pytest.raises(BhttpError, match="content-length is not the size of the body, which has 10 bytes"):
+        encode_response(Response(200, (("content-length", "11"),)), PARTS)
+    with pytest.raises(ValueError, match="has a body"):
+        encode_response(Response(200, (), b"x"), PARTS)
+
+
+@pytest.mark.parametrize("size", [1 << 16, 1 << 24])
+@pytest.mark.parametrize("path", ["/" + "p" * length for length in range(8)])
+@pytest.mark.parametrize("fields", [(), (("f", "v"),), (("f", "v" * 100),)])
+def test_a_large_body_is_aligned_where_the_message_will_lie(size: int, path: str, fields: Fields) -> None:
+    body = bytes(size)
+    request = Request("POST", "http", "a", path, fields)
+    parts = encode_request(request, [body], offset=7)
+    assert (7 + len(parts[0])) % 8 == 0
+    assert len(parts[0]) <= len(encode_request(request, [body])[0]) + 15
+    assert parse_request(b"".join(parts)) == replace(request, body=body)
+    response = Response(200, (*fields, ("p", path)))
+    parts = encode_response(response, [body], offset=0)
+    assert len(parts[0]) % 8 == 0
+    assert parse_response(b"".join(parts)) == replace(response, body=body)
+
+
+def test_a_small_body_has_the_shortest_encoding() -> None:
+    assert encode_request(FULL, offset=1) == encode_request(FULL)
 
 
 def test_repeated_fields_are_joined() -> None:
