@@ -3,22 +3,30 @@
 Metrics leave the TEE in the clear, so they are coarse by design: counts and durations in wide buckets,
 labelled with names of loaded models and a closed set of outcomes; no identifier, no size, nothing derived
 from a tensor. Even so they tell the host which model is asked how often; ``--no-metrics`` keeps that from it.
+
+What every request passes is counted here, under one lock, and handed to the library when it is scraped: its
+own timers, gauges and label look-ups cost several times as much (docs/adr/0011-short-path.md).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 
 from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
-    Histogram,
     disable_created_metrics,
     generate_latest,
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.metrics_core import HistogramMetricFamily
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from confonnx.server.messages import HttpRequest, HttpResponse, problem
 
@@ -48,20 +56,86 @@ class Unopened(StrEnum):
     REPLAYED = "replayed"
 
 
+class Durations(Collector):
+    """A histogram of seconds. Mutable; safe to use from any thread."""
+
+    def __init__(self, name: str, description: str) -> None:
+        """No observation yet. ``name`` with its prefix and unit."""
+        self._name = name
+        self._description = description
+        self._lock = threading.Lock()
+        self._counts = [0] * (len(_BUCKETS) + 1)  # of each bucket alone; the last has no upper end
+        self._sum = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """Count one duration."""
+        bucket = bisect_left(_BUCKETS, seconds)  # an upper end belongs to its bucket
+        with self._lock:
+            self._counts[bucket] += 1
+            self._sum += seconds
+
+    def time(self) -> _Timer:
+        """A context whose duration is counted, however it ends."""
+        return _Timer(self)
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        """What the library asks for at a scrape."""
+        with self._lock:
+            counts, total = list(self._counts), self._sum
+        names = [*map(floatToGoString, _BUCKETS), "+Inf"]
+        cumulative = [(name, float(sum(counts[: number + 1]))) for number, name in enumerate(names)]
+        yield HistogramMetricFamily(self._name, self._description, buckets=cumulative, sum_value=total)
+
+
+class _Timer:
+    """One use of :meth:`Durations.time`."""
+
+    __slots__ = ("_durations", "_started")
+
+    def __init__(self, durations: Durations) -> None:
+        self._durations = durations
+
+    def __enter__(self) -> None:
+        self._started = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._durations.observe(time.perf_counter() - self._started)
+
+
+class InFlight:
+    """How many contexts of it are open. Mutable; safe to use from any thread."""
+
+    def __init__(self) -> None:
+        """None."""
+        self._lock = threading.Lock()
+        self.count = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self.count += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self.count -= 1
+
+    def track_inprogress(self) -> InFlight:
+        """The context, by the library's name for it."""
+        return self
+
+
 class Metrics:
     """The instruments of one server. Mutable, as instruments are; safe to use from any thread."""
 
     def __init__(self) -> None:
         """All at zero."""
         self.registry = CollectorRegistry(auto_describe=True)
-        self.in_flight = Gauge(
-            "confonnx_in_flight", "Sealed requests being answered.", registry=self.registry
-        )
-        self.request_seconds = self._histogram("request", "From a complete sealed request to its answer.")
-        self.decrypt_seconds = self._histogram("decrypt", "Opening a sealed request.")
-        self.queue_seconds = self._histogram("queue", "Waiting for an inference thread.")
-        self.inference_seconds = self._histogram("inference", "Running a model and encoding its outputs.")
-        self.seal_seconds = self._histogram("seal", "Sealing an answer.")
+        self.in_flight = InFlight()
+        self.watch("in_flight", "Sealed requests being answered.", lambda: self.in_flight.count)
+        self.request_seconds = self._durations("request", "From a complete sealed request to its answer.")
+        self.decrypt_seconds = self._durations("decrypt", "Opening a sealed request.")
+        self.queue_seconds = self._durations("queue", "Waiting for an inference thread.")
+        self.inference_seconds = self._durations("inference", "Running a model and encoding its outputs.")
+        self.seal_seconds = self._durations("seal", "Sealing an answer.")
         self._requests = Counter(
             "confonnx_requests_total",
             "Sealed requests answered.",
@@ -76,10 +150,16 @@ class Metrics:
         )
         for reason in Unopened:
             self._unopened.labels(reason.value)
+        # As many as there are loaded models and outcomes.
+        self._answered: dict[tuple[str, str, Outcome], Counter] = {}
 
     def count_request(self, model: str, version: str, outcome: Outcome) -> None:
         """One sealed request was answered. ``model`` and ``version`` are of a loaded model, or both empty."""
-        self._requests.labels(model, version, outcome.value).inc()
+        counter = self._answered.get((model, version, outcome))
+        if counter is None:
+            counter = self._requests.labels(model, version, outcome.value)
+            self._answered[model, version, outcome] = counter
+        counter.inc()
 
     def count_unopened(self, reason: Unopened) -> None:
         """One request was refused unopened."""
@@ -93,10 +173,10 @@ class Metrics:
         """A gauge whose value is asked for at each scrape. ``name`` without the prefix."""
         Gauge(f"confonnx_{name}", description, registry=self.registry).set_function(value)
 
-    def _histogram(self, name: str, description: str) -> Histogram:
-        return Histogram(
-            f"confonnx_{name}_duration_seconds", description, buckets=_BUCKETS, registry=self.registry
-        )
+    def _durations(self, name: str, description: str) -> Durations:
+        durations = Durations(f"confonnx_{name}_duration_seconds", description)
+        self.registry.register(durations)
+        return durations
 
 
 class MetricsHandler:

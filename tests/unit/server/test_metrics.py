@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -57,3 +58,36 @@ def test_two_servers_in_one_process_count_apart() -> None:
     one, two = Metrics(), Metrics()
     one.count_unopened(Unopened.REPLAYED)
     assert two.registry.get_sample_value("confonnx_unopened_total", {"reason": "replayed"}) == 0.0
+
+
+def test_durations_are_counted_in_their_buckets() -> None:
+    metrics = Metrics()
+    for seconds in (0.0, 0.001, 0.002, 10.0, 11.0):
+        metrics.seal_seconds.observe(seconds)
+    name = "confonnx_seal_duration_seconds"
+    counts = [
+        metrics.registry.get_sample_value(f"{name}_bucket", {"le": le})
+        for le in ("0.001", "0.01", "0.1", "1.0", "10.0", "+Inf")
+    ]
+    assert counts == [2, 3, 3, 3, 4, 5]  # an upper end is in its bucket, and each holds those below
+    assert metrics.registry.get_sample_value(f"{name}_count") == 5
+    assert metrics.registry.get_sample_value(f"{name}_sum") == pytest.approx(21.003)
+
+
+def test_what_fails_is_timed_and_no_longer_in_flight() -> None:
+    metrics = Metrics()
+    with pytest.raises(KeyError), metrics.request_seconds.time(), metrics.in_flight.track_inprogress():
+        assert metrics.registry.get_sample_value("confonnx_in_flight") == 1
+        time.sleep(0.002)
+        raise KeyError
+    assert metrics.registry.get_sample_value("confonnx_in_flight") == 0
+    assert metrics.registry.get_sample_value("confonnx_request_duration_seconds_count") == 1
+    assert (metrics.registry.get_sample_value("confonnx_request_duration_seconds_sum") or 0) >= 0.002
+
+
+def test_counts_of_requests() -> None:
+    metrics = Metrics()
+    for outcome in (Outcome.OK, Outcome.FAILED, Outcome.OK):
+        metrics.count_request("m", "1", outcome)
+    labels = {"model": "m", "version": "1", "outcome": "ok"}
+    assert metrics.registry.get_sample_value("confonnx_requests_total", labels) == 2
