@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import httptools
 
@@ -148,7 +149,7 @@ class RequestParser:
         return Head(
             method=self._parser.get_method().decode("ascii"),
             target=target.decode("ascii"),
-            fields=fields,
+            fields=MappingProxyType(fields),
             length=length,
             chunked=chunked,
             keep_alive=self._keep_alive and version == "1.1" and not chunked,

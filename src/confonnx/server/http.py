@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from enum import Enum, auto
+from functools import cache
 from http import HTTPStatus
 from time import time
 from typing import cast
@@ -28,6 +29,10 @@ from .messages import Handler, HttpRequest, HttpResponse, problem
 
 _READ_BUFFER = 16384
 _WRITE_HIGH_WATER = 65536
+_JOINED_WRITE = 16384
+"""Bytes of a body that is copied behind its head, because one small write is cheaper than two."""
+_KEPT_HEAD = 2048
+"""Bytes of a head that a connection keeps, to know it again."""
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -72,10 +77,9 @@ class HttpServer:
         self.buffered = 0
         self.draining = False
         self._connections: set[_Connection] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
         self._listener: asyncio.Server | None = None
         self._sweeper: asyncio.Task[None] | None = None
-        self._date = (0, b"")
+        self._date = (0, "")
 
     async def listen(self, address: str, port: int, *, option: str) -> int:
         """Start listening and give the port (chosen by the system when ``port`` is 0).
@@ -128,17 +132,14 @@ class HttpServer:
         self._connections.discard(connection)
 
     def start(self, connection: _Connection, request: HttpRequest) -> asyncio.Task[None]:
-        """Run the handler for one request in a task of its own."""
-        task = asyncio.get_running_loop().create_task(connection.answer(request))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+        """Run the handler for one request in a task of its own, which the caller keeps."""
+        return asyncio.get_running_loop().create_task(connection.answer(request))
 
-    def date(self) -> bytes:
+    def date(self) -> str:
         """The Date field's value, made once a second."""
         now = int(time())
         if self._date[0] != now:
-            self._date = (now, formatdate(now, usegmt=True).encode("ascii"))
+            self._date = (now, formatdate(now, usegmt=True))
         return self._date[1]
 
     def _connection(self) -> _Connection:
@@ -170,6 +171,7 @@ class _Connection(asyncio.BufferedProtocol):
         self._served = 0
         self._parser: RequestParser | None = None
         self._head: Head | None = None
+        self._kept: tuple[bytes, Head] | None = None
         self._body = bytearray()
         self._received = 0
         self._reserved = 0
@@ -285,18 +287,26 @@ class _Connection(asyncio.BufferedProtocol):
                 self._transport.pause_reading()
 
     def _take_head(self, data: bytes) -> None:
+        first = self._parser is None
         if self._parser is None:
-            self._parser = RequestParser(self._limits.head)
             if self._served:  # the first request's time runs from the connect
                 self._since = self._clock()
+            if self._kept is not None and data.startswith(self._kept[0]):
+                # A client sends one head again and again. The verdict on it depends on nothing else.
+                self._begin(self._kept[1], data[len(self._kept[0]) :])
+                return
+            self._parser = RequestParser(self._limits.head)
         verdict = self._parser.feed_head(data)
         if verdict is None:
             return
         head, rest = verdict
         if isinstance(head, Rejection):
             self._reject(head.status)
-        else:
-            self._begin(head, rest)
+            return
+        size = len(data) - len(rest)
+        if first and size <= _KEPT_HEAD and not head.chunked:
+            self._kept = (data[:size], head)
+        self._begin(head, rest)
 
     def _begin(self, head: Head, rest: bytes) -> None:
         """A head is complete: decide about its body."""
@@ -384,14 +394,13 @@ class _Connection(asyncio.BufferedProtocol):
 
     def _write(self, response: HttpResponse, *, method: str, close: bool) -> None:
         length = sum(memoryview(part).nbytes for part in response.body)
-        lines = [b"HTTP/1.1 %d %s" % (response.status, HTTPStatus(response.status).phrase.encode("ascii"))]
-        lines += [f"{name}: {value}".encode("latin-1") for name, value in response.fields.items()]
-        lines += [b"content-length: %d" % length, b"date: " + self._server.date()]
-        if close:
-            lines.append(b"connection: close")
-        head = b"\r\n".join(lines) + b"\r\n\r\n"
-        self._written = len(head) + (0 if method == "HEAD" else length)
-        self._transport.writelines((head,) if method == "HEAD" else (head, *response.body))
+        lines = [_status_line(response.status)]
+        lines += [f"{name}: {value}\r\n" for name, value in response.fields.items()]
+        lines.append(f"content-length: {length}\r\ndate: {self._server.date()}\r\n")
+        lines.append("connection: close\r\n\r\n" if close else "\r\n")
+        parts = ("".join(lines).encode("latin-1"), *(() if method == "HEAD" else response.body))
+        self._written = len(parts[0]) + (0 if method == "HEAD" else length)
+        self._transport.writelines((b"".join(parts),) if length <= _JOINED_WRITE else parts)
 
     def _finish(self) -> None:
         """The response is out, or in the last buffer: go on to the next request, or end the connection."""
@@ -427,6 +436,11 @@ class _Connection(asyncio.BufferedProtocol):
 
     def _too_slow(self, elapsed: float, moved: int) -> bool:
         return moved < (elapsed - self._limits.transfer_grace) * self._limits.min_rate
+
+
+@cache  # one for each member of HTTPStatus at most
+def _status_line(status: int) -> str:
+    return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
 
 
 def _listen_problem(error: OSError, address: str, port: int, option: str) -> str:

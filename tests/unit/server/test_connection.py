@@ -8,6 +8,8 @@ from typing import Any, cast
 
 import pytest
 
+from confonnx.server import http
+from confonnx.server.head import HeadLimits, RequestParser
 from confonnx.server.http import HttpLimits, HttpServer, _Connection
 from confonnx.server.messages import HttpRequest, HttpResponse
 
@@ -160,3 +162,122 @@ def test_handler_that_breaks_its_promise_costs_the_connection() -> None:
         assert peer.transport.written == b""
 
     asyncio.run(scenario())
+
+
+class Echo(Answers):
+    """A handler that tells what it was asked."""
+
+    async def handle(self, request: HttpRequest) -> HttpResponse:
+        return HttpResponse(
+            200, {"asked": f"{request.target} {request.fields.get('x', '-')}"}, (request.body,)
+        )
+
+
+def _answers(*requests: bytes) -> list[tuple[str, bytes]]:
+    """What one connection says to each request, sent one after the other: ``asked`` and the body."""
+    found: list[tuple[str, bytes]] = []
+
+    async def scenario() -> None:
+        peer = Peer()
+        peer.server.handler = Echo()
+        for request in requests:
+            peer.transport.written = b""
+            await peer.send(request)
+            head, _, body = peer.transport.written.partition(b"\r\n\r\n")
+            asked = [line[7:].decode() for line in head.split(b"\r\n") if line.startswith(b"asked: ")]
+            found.append((asked[0] if asked else head.decode(), body))
+
+    asyncio.run(scenario())
+    return found
+
+
+def _post(body: bytes, *, x: str = "1", target: str = "/a") -> bytes:
+    return (
+        f"POST {target} HTTP/1.1\r\nHost: a\r\nX: {x}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+    )
+
+
+def test_a_head_that_comes_again_means_the_same_and_a_similar_one_does_not() -> None:
+    requests = [
+        _post(b"one"),
+        _post(b"two"),
+        _post(b"two", x="2"),
+        _post(b"four"),
+        _post(b"six", target="/b"),
+        _post(b"one"),
+    ]
+    assert _answers(*requests) == [
+        ("/a 1", b"one"),
+        ("/a 1", b"two"),
+        ("/a 2", b"two"),
+        ("/a 1", b"four"),
+        ("/b 1", b"six"),
+        ("/a 1", b"one"),
+    ]
+
+
+def test_a_kept_head_is_parsed_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsers: list[object] = []
+    real = RequestParser
+
+    def parser(limits: HeadLimits) -> RequestParser:
+        parsers.append(limits)
+        return real(limits)
+
+    monkeypatch.setattr(http, "RequestParser", parser)
+    _answers(_post(b"one"), _post(b"two"), _post(b"six"))
+    assert len(parsers) == 1
+    parsers.clear()
+    long = "l" * 3000  # too much to keep for each of many connections
+    assert _answers(_post(b"one", x=long), _post(b"two", x=long))[1] == (f"/a {long}", b"two")
+    assert len(parsers) == 2
+
+
+def test_a_kept_head_in_pieces_or_with_more_behind_it() -> None:
+    async def scenario() -> None:
+        peer = Peer()
+        peer.server.handler = Echo()
+        first, second = _post(b"one"), _post(b"two")
+        await peer.send(first)
+        await peer.send(second[:20])
+        await peer.send(second[20:-1])
+        await peer.send(second[-1:])
+        await peer.send(_post(b"six") + _post(b"ten", x="3"))
+        for _ in range(6):
+            await asyncio.sleep(0)
+        answers = [part.partition(b"\r\n\r\n")[2] for part in peer.transport.written.split(b"HTTP/1.1 ")[1:]]
+        assert answers == [b"one", b"two", b"six", b"ten"]
+
+    asyncio.run(scenario())
+
+
+def test_what_a_kept_head_says_of_the_connection_holds_again() -> None:
+    async def scenario() -> None:
+        peer = Peer()
+        await peer.send(GET + b"\r\n")
+        await peer.send(GET + b"Connection: close\r\n\r\n")
+        assert peer.transport.calls == ["write_eof"]
+        assert peer.transport.written.count(b"connection: close") == 1
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("size", "writes"), [(16384, 1), (16385, 2)])
+def test_a_small_body_goes_out_with_its_head(size: int, writes: int) -> None:
+    written: list[Iterable[Any]] = []
+
+    class Sized(Answers):
+        async def handle(self, request: HttpRequest) -> HttpResponse:
+            return HttpResponse(200, {}, (bytes(size),))
+
+    async def scenario() -> None:
+        peer = Peer()
+        peer.server.handler = Sized()
+        peer.transport.writelines = written.append  # type: ignore[method-assign,assignment]
+        await peer.send(GET + b"\r\n")
+
+    asyncio.run(scenario())
+    assert len(written) == 1
+    pieces = list(written[0])
+    assert len(pieces) == writes
+    assert len(b"".join(pieces).partition(b"\r\n\r\n")[2]) == size
