@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from confonnx.attestation.verify.appraise import STEP_IDS, Outcome, Step
@@ -34,13 +35,12 @@ class Verdict:
         """For people: the numbered steps, then the verdict."""
         width = max(len(step.id) for step in self.steps)
         lines = []
-        for step in self.steps:
-            number = STEP_IDS.index(step.id) + 1 if step.id in STEP_IDS else ""
-            lines.append(f"{number:>2}  {step.outcome:4}  {step.id:{width}}  {step.title}")
+        for number, step in zip(_numbers(self.steps), self.steps, strict=True):
+            lines.append(f"{number:>4}  {step.outcome:4}  {step.id:{width}}  {step.title}")
             if step.reason:
-                lines.append(f"          why: {step.reason}")
+                lines.append(f"            why: {step.reason}")
             if step.remedy:
-                lines.append(f"          do:  {step.remedy}")
+                lines.append(f"            do:  {step.remedy}")
         return "\n".join([*lines, self._summary()])
 
     def as_json(self) -> str:
@@ -54,6 +54,7 @@ class Verdict:
             "steps": [
                 {
                     "id": step.id,
+                    "part_of": step.part_of,
                     "outcome": step.outcome.value,
                     "title": step.title,
                     "reason": step.reason,
@@ -74,7 +75,11 @@ class Verdict:
         return f"{_BOUND if self.bound else _UNBOUND}\nNot checked: {skipped}"
 
     def _skipped(self) -> list[str]:
-        return [step.id for step in self.steps if step.outcome is Outcome.SKIP and step.id in STEP_IDS]
+        return [
+            step.id
+            for step in self.steps
+            if step.outcome is Outcome.SKIP and (step.part_of or step.id in STEP_IDS)
+        ]
 
     def _failures(self) -> tuple[Failure, ...]:
         """Every check that failed, such as ``sev-snp.signature`` or ``policy.code.measurement``."""
@@ -87,3 +92,15 @@ class Verdict:
                 return (Failure(self.refusal.check, str(self.refusal)),)
             case _:
                 return (Failure(self.refusal.code, str(self.refusal)),)
+
+
+def _numbers(steps: Sequence[Step]) -> Iterator[str]:
+    """Of each step: its place in the appraisal, and for its parts 3.1, 3.2 and so on. Getting endorsements is
+    no step of the appraisal and has none."""
+    part = 0
+    for step in steps:
+        part = part + 1 if step.part_of else 0
+        if step.part_of:
+            yield f"{STEP_IDS.index(step.part_of) + 1}.{part}"
+        else:
+            yield str(STEP_IDS.index(step.id) + 1) if step.id in STEP_IDS else ""

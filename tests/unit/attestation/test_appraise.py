@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -28,6 +29,7 @@ from confonnx.attestation.verify import simulated
 from confonnx.attestation.verify.appraise import STEP_IDS, Outcome, Step, appraise, appraise_evidence
 from confonnx.attestation.verify.dispatch import (
     EVIDENCE_TYPES,
+    checks_of,
     merge_endorsements,
     tee_of_evidence,
     verify_evidence,
@@ -202,7 +204,7 @@ MUTATIONS: dict[str, tuple[Bundle, Policy, str, type[ConfonnxError]]] = {
 def test_the_good_bundle_passes_every_step() -> None:
     steps: list[Step] = []
     keys = appraise(GOOD, policy(), nonce=NONCE, now=NOW, trace=steps.append)
-    assert [step.id for step in steps] == list(STEP_IDS)
+    assert [step.id for step in steps if not step.part_of] == list(STEP_IDS)
     assert {step.id for step in steps if step.outcome is not Outcome.PASS} == {"policy.tcb"}
     assert keys.statement == statement()
     assert keys.claims.measurement == MEASUREMENT
@@ -222,8 +224,8 @@ def test_one_change_is_caught_by_its_step(name: str) -> None:
     elif isinstance(raised.value, BindingError):
         assert raised.value.check == check
 
-    assert [step.id for step in steps] == list(STEP_IDS)
-    (failed,) = [step for step in steps if step.outcome is Outcome.FAIL]
+    assert [step.id for step in steps if not step.part_of] == list(STEP_IDS)
+    (failed,) = [step for step in steps if step.outcome is Outcome.FAIL and not step.part_of]
     assert check == failed.id or check.startswith(f"{failed.id}.")
     assert failed.reason
     assert failed.remedy
@@ -256,7 +258,7 @@ def test_an_outdated_platform_fails_its_own_step(monkeypatch: pytest.MonkeyPatch
     codes = [failure.code for failure in raised.value.failures]
     assert codes == ["policy.tcb.status", "policy.tcb.advisories"]
     assert [step.id for step in steps if step.outcome is Outcome.FAIL] == ["policy.tcb"]
-    assert Outcome.SKIP not in {step.outcome for step in steps}
+    assert Outcome.SKIP not in {step.outcome for step in steps if not step.part_of}
 
 
 @pytest.mark.parametrize("tee", [tee for tee in Tee if tee is not Tee.SIMULATED])
@@ -265,14 +267,17 @@ def test_simulated_evidence_under_another_label_is_no_evidence(tee: Tee) -> None
     steps: list[Step] = []
     with pytest.raises(VerificationError):
         appraise(replace(GOOD, evidence_type=label), policy(), nonce=NONCE, now=NOW, trace=steps.append)
-    assert [step.id for step in steps if step.outcome is Outcome.FAIL] == ["evidence.genuine"]
+    failed = [step.id for step in steps if step.outcome is Outcome.FAIL]
+    assert len(failed) == 2
+    assert failed[0] == "evidence.genuine"
+    assert failed[1] in checks_of(tee)
 
 
 def test_steps_after_a_fatal_one_are_skipped() -> None:
     steps: list[Step] = []
     with pytest.raises(BindingError):
         appraise(GOOD, policy(), nonce=bytes(32), now=NOW, trace=steps.append)
-    at = STEP_IDS.index("binding.nonce")
+    at = [step.id for step in steps].index("binding.nonce")
     assert [step.outcome for step in steps[:at]] == [Outcome.PASS] * at
     assert {(step.outcome, step.reason) for step in steps[at + 1 :]} == {
         (Outcome.SKIP, "binding.nonce failed")
@@ -284,6 +289,32 @@ def test_a_failed_verifier_names_its_own_check() -> None:
     with pytest.raises(CheckError) as raised:
         appraise(forged, policy(), nonce=NONCE, now=NOW)
     assert raised.value.check == "simulated.signature"
+
+
+def test_the_trace_tells_the_checks_of_the_verifier() -> None:
+    forged, *_ = MUTATIONS["evidence forged"]
+    for changed, last in ((GOOD, Outcome.PASS), (forged, Outcome.FAIL)):
+        steps: list[Step] = []
+        with suppress(CheckError):
+            appraise(changed, policy(), nonce=NONCE, now=NOW, trace=steps.append)
+        assert [(step.id, step.outcome) for step in steps[2:6]] == [
+            ("evidence.genuine", last),
+            ("simulated.format", Outcome.PASS),
+            ("simulated.root", Outcome.PASS),
+            ("simulated.signature", last),
+        ]
+        assert [step.part_of for step in steps[1:7]] == ["", "", *["evidence.genuine"] * 3, ""]
+
+
+def test_the_verifier_s_checks_after_a_failed_one_are_skipped() -> None:
+    steps: list[Step] = []
+    with pytest.raises(VerificationError):
+        appraise(replace(GOOD, evidence=b"{}"), policy(), nonce=NONCE, now=NOW, trace=steps.append)
+    parts = [(step.id, step.outcome, step.reason) for step in steps if step.part_of]
+    assert parts[1:] == [
+        ("simulated.root", Outcome.SKIP, "simulated.format failed"),
+        ("simulated.signature", Outcome.SKIP, "simulated.format failed"),
+    ]
 
 
 def test_all_failures_of_the_policy_come_together() -> None:
@@ -378,7 +409,7 @@ def test_a_verification_ends_with_the_first_of_its_reasons(monkeypatch: pytest.M
     def until(freshness: Freshness, endorsed: datetime | None = None) -> datetime:
         genuine = simulated.verify
         monkeypatch.setattr(
-            simulated, "verify", lambda evidence: replace(genuine(evidence), valid_until=endorsed)
+            simulated, "verify", lambda evidence, **_: replace(genuine(evidence), valid_until=endorsed)
         )
         try:
             return appraise(GOOD, replace(policy(), freshness=freshness), nonce=NONCE, now=NOW).valid_until
@@ -436,10 +467,11 @@ def test_bare_evidence_takes_the_steps_that_need_no_statement(given: bool) -> No
     steps: list[Step] = []
     expected = report_data(GOOD.statement) if given else None
     assert _bare(GOOD.evidence, expected, policy(), steps) == simulated.verify(GOOD.evidence)
-    assert [step.id for step in steps] == list(STEP_IDS)
+    assert [step.id for step in steps if not step.part_of] == list(STEP_IDS)
     skipped = _ALONE | {"policy.tcb"} | (set() if given else {"binding.report-data"})
     assert {step.id for step in steps if step.outcome is Outcome.SKIP} == skipped
-    assert {step.id for step in steps if step.outcome is Outcome.PASS} == set(STEP_IDS) - skipped
+    passed = {step.id for step in steps if step.outcome is Outcome.PASS and not step.part_of}
+    assert passed == set(STEP_IDS) - skipped
 
 
 def test_bare_evidence_is_refused_by_the_same_steps() -> None:
@@ -453,8 +485,9 @@ def test_bare_evidence_is_refused_by_the_same_steps() -> None:
         steps: list[Step] = []
         with pytest.raises(VerificationError):
             _bare(evidence, report_data(GOOD.statement), of, steps)
-        assert [step.id for step in steps] == list(STEP_IDS)
-        assert [step.id for step in steps if step.outcome is Outcome.FAIL] == [failing]
+        assert [step.id for step in steps if not step.part_of] == list(STEP_IDS)
+        failed = [step.id for step in steps if step.outcome is Outcome.FAIL and not step.part_of]
+        assert failed == [failing]
 
 
 def test_instants_at_the_end_of_the_calendar_are_refused_and_do_not_overflow() -> None:

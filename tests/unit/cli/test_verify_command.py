@@ -12,6 +12,7 @@ import pytest
 from confonnx.attestation.bundle import MEDIA_TYPE
 from confonnx.attestation.policy import DangerousAnyModel
 from confonnx.attestation.verify.appraise import STEP_IDS
+from confonnx.attestation.verify.sgx import CHECKS
 from tests.evidence.manifest import one, path
 from tests.support import simulated_server as server
 from tests.support.authorities import amd, intel
@@ -78,7 +79,14 @@ def test_a_bundle_that_is_accepted(bundle: Path, policy: Path) -> None:
     )
     assert run.status == 0
     lines = run.out.splitlines()
-    assert [line[4:8] for line in lines if line[:2].strip().isdigit()].count("PASS") == len(STEP_IDS) - 1
+    assert [line[6:10] for line in lines if line[:4].strip().isdigit()].count("PASS") == len(STEP_IDS) - 1
+    assert lines[2:7] == [
+        "   3  PASS  evidence.genuine     the evidence is genuine",
+        " 3.1  PASS  simulated.format     the evidence parses, in its one canonical spelling",
+        " 3.2  PASS  simulated.root       it names the simulated root",
+        " 3.3  PASS  simulated.signature  the root signed the body",
+        "   4  PASS  binding.report-data  the evidence binds the statement",
+    ]
     assert " 1  PASS  bundle.statement" in run.out
     assert "14  PASS  policy.deployment" in run.out
     assert lines[-1] == "ACCEPTED (not checked: policy.tcb)"  # simulated evidence has no TCB status
@@ -98,7 +106,7 @@ def test_a_bundle_that_is_refused(bundle: Path, tmp_path: Path) -> None:
     assert "14  FAIL  policy.deployment" in run.out
     assert "why: deployment: expected 'staging', found 'production'" in run.out
     assert "do:  use the server of the right deployment" in run.out
-    assert run.out.splitlines()[-1] == "REFUSED (1 of 14 steps failed: policy.deployment)"
+    assert run.out.splitlines()[-1] == "REFUSED (1 of 17 steps failed: policy.deployment)"
 
 
 def test_json_says_the_same(bundle: Path, policy: Path) -> None:
@@ -113,7 +121,8 @@ def test_json_says_the_same(bundle: Path, policy: Path) -> None:
         "verification.policy",
     )
     assert [failure["code"] for failure in document["failures"]] == ["policy.freshness.age", "policy.keys"]
-    assert list(outcomes(run)) == list(STEP_IDS)
+    assert [step["id"] for step in document["steps"] if not step["part_of"]] == list(STEP_IDS)
+    assert {step["part_of"] for step in document["steps"]} == {"", "evidence.genuine"}
     failed = [step for step in document["steps"] if step["outcome"] == "FAIL"]
     assert [step["id"] for step in failed] == ["policy.freshness", "policy.keys"]
     assert all(step["reason"] and step["remedy"] for step in failed)
@@ -164,6 +173,8 @@ def test_bare_evidence_with_what_it_must_bind(tmp_path: Path) -> None:
     report_data = one("sgx/sgx-v3-phala.bin").expected["report_data"]
     run = sgx(written(tmp_path, "p.toml", SGX_POLICY), "--report-data", report_data)
     assert run.status == 0
+    for number, check in enumerate(CHECKS, start=1):
+        assert f"3.{number}  PASS  {check} " in run.out
     assert " 4  PASS  binding.report-data" in run.out
     assert "ACCEPTED AS EVIDENCE ALONE" in run.out
     not_checked = [
@@ -252,6 +263,9 @@ def test_a_tampered_report_is_told_by_its_check(tmp_path: Path) -> None:
     assert run.status == 3
     assert [failure["code"] for failure in json.loads(run.out)["failures"]] == ["dcap.signature"]
     assert outcomes(run)["evidence.genuine"] == "FAIL"
+    at = list(CHECKS).index("dcap.signature")
+    own = [outcomes(run)[check] for check in CHECKS]
+    assert own == ["PASS"] * at + ["FAIL"] + ["SKIP"] * (len(CHECKS) - at - 1)
     assert outcomes(run)["policy.code"] == "SKIP"
 
 

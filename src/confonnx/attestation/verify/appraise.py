@@ -6,7 +6,7 @@ anything; of the others every failure is collected, and they are raised together
 
  1. ``bundle.statement``      the statement parses, in its one canonical form: ``BundleError``
  2. ``evidence.type``         the evidence is of a TEE that confonnx knows: ``EvidenceFormatError``
- 3. ``evidence.genuine``      the TEE's own verification, with its own checks such as ``sev-snp.signature``:
+ 3. ``evidence.genuine``      the TEE's own verification, by the checks that ``CHECKS`` of its module lists:
                               ``EvidenceFormatError``, ``EvidenceError``, ``EndorsementError``
  4. ``binding.report-data``   the evidence binds exactly these statement bytes: ``BindingError``
  5. ``binding.nonce``         the statement answers this caller's nonce: ``BindingError``
@@ -36,11 +36,12 @@ from confonnx.attestation.result import APPRAISER, AttestedKeys, usable_keys
 from confonnx.attestation.statement import AttestedKey, Statement, parse_statement, report_data
 from confonnx.attestation.verify.dispatch import (
     Endorsements,
+    checks_of,
     merge_endorsements,
     tee_of_evidence,
     verify_evidence,
 )
-from confonnx.attestation.verify.steps import STEP_IDS, Outcome, Step, Steps
+from confonnx.attestation.verify.steps import GENUINE, STEP_IDS, Outcome, Step, Steps
 from confonnx.errors import BindingError, Failure, PolicyError
 
 __all__ = ["STEP_IDS", "Outcome", "Step", "appraise", "appraise_evidence", "tee_of_evidence"]
@@ -63,7 +64,7 @@ def appraise(
     particular, of which the statement's age is then the only bound. ``endorsements`` are the caller's own,
     as pairs of media type and bytes; of each media type among them the bundle's are not looked at, so a
     server cannot choose weaker ones. ``trace`` receives every step with its outcome, also of an appraisal
-    that fails.
+    that fails; after ``evidence.genuine`` come the checks of the TEE's verifier, as parts of it.
 
     Raises ``BundleError`` or a ``VerificationError``; the module's docstring says which step raises what.
     """
@@ -148,8 +149,9 @@ def _genuine(
 ) -> Claims:
     with steps.run("evidence.type"):
         tee = tee_of_evidence(evidence_type)
-    with steps.run("evidence.genuine"):
-        return verify_evidence(tee, evidence, endorsements, policy=policy, now=now)
+    checks = steps.verifier(checks_of(tee))
+    with steps.run(GENUINE):
+        return verify_evidence(tee, evidence, endorsements, policy=policy, now=now, checks=checks)
 
 
 def _check_report_data(claims: Claims, expected: bytes) -> None:

@@ -1,27 +1,8 @@
 """What SGX and TDX quotes have in common: the chain from Intel's root to the attestation key, and Intel's
 verdict on the CPU.
 
-Steps (Intel SGX ECDSA quote library reference and PCS API v4):
-
-1. ``EvidenceFormatError``: the quote has a known layout
-2. ``dcap.collateral``: there is one set of collateral, and it can be read
-3. ``dcap.endorsements``, ``dcap.root``, ``dcap.chain``, ``dcap.validity``: PCK certificate, its CA and
-   Intel's pinned root, in the quote
-4. ``dcap.crl``, ``dcap.revoked``: current CRLs of root and CA, which list neither the CA nor the PCK
-   certificate
-5. ``dcap.tcb-signer``: TCB Info and QE Identity are signed under the same root, by a certificate that is not
-   revoked
-6. ``dcap.tcb-info``: TCB Info is of this TEE, this CPU model and this time
-7. ``dcap.qe-identity``: QE Identity is of this TEE's QE and this time
-8. ``dcap.qe-signature``: the PCK key signed the report of the Quoting Enclave
-9. ``dcap.qe``: that is the Quoting Enclave of QE Identity
-10. ``dcap.qe-binding``: its report names the attestation key
-11. ``dcap.signature``: the attestation key signed the quote
-12. ``dcap.tcb-level``, ``dcap.tcb-revoked``, ``tdx.module``: the CPU, QE and TDX module are on TCB levels
-    that Intel knows, and none of them is revoked
-13. ``dcap.second-opinion``: dcap-qvl, another implementation of all of this, agrees
-
-Step 13 is left out for debug quotes, which dcap-qvl refuses whatever it is told; the claims say ``debug``.
+:data:`READING` and :data:`CHECKS` list what is checked, in order (Intel SGX ECDSA quote library reference and
+PCS API v4); the checks that only SGX or TDX has come between.
 """
 
 from __future__ import annotations
@@ -33,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
-import dcap_qvl  # type: ignore[import-untyped]
+import dcap_qvl
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
@@ -48,14 +29,65 @@ from confonnx.attestation.formats.dcap_quote import Quote, TdBody
 from confonnx.attestation.formats.event_log import EventLog
 from confonnx.attestation.formats.pck_extension import PckExtension
 from confonnx.attestation.verify import tcb
+from confonnx.attestation.verify.steps import Checks, CheckTable
 from confonnx.attestation.verify.x509 import (
+    chain_checks,
     check_revocation,
     parse_chain,
     parse_crl,
+    revocation_checks,
     spki_digest,
     verify_chain,
 )
 from confonnx.errors import EndorsementError, EvidenceError
+
+READING: Final[CheckTable] = {
+    "dcap.collateral": (
+        "there is one set of collateral, and it can be read",
+        "get it from Intel (--endorsements fetch), or give it as a file",
+    ),
+    "dcap.format": (
+        "the quote has a known layout",
+        "see that the file is a whole quote; upgrade if its version is newer",
+    ),
+}
+CHECKS: Final[CheckTable] = {
+    "dcap.endorsements": (
+        "the certificates of quote and collateral can be read",
+        "get a quote with its PCK certificate chain (certification data of type 5)",
+    ),
+    # The chains of the PCK certificate and of the signers of the collateral, under Intel's pinned root.
+    **chain_checks("dcap"),
+    **revocation_checks("dcap"),  # of the PCK certificate, of its CA, and of the signers of the collateral
+    "dcap.tcb-signer": (
+        "TCB Info and QE Identity are signed under the same root, by a certificate that is not revoked",
+        "do not trust this collateral: get it from Intel (--endorsements fetch)",
+    ),
+    "dcap.tcb-info": (
+        "TCB Info is of this TEE, this CPU model and this time",
+        "get current collateral of this CPU (--endorsements fetch)",
+    ),
+    "dcap.qe-identity": (
+        "QE Identity is of this TEE's Quoting Enclave and this time",
+        "get current collateral (--endorsements fetch)",
+    ),
+    "dcap.qe-signature": ("the PCK key signed the report of the Quoting Enclave", "do not trust it"),
+    "dcap.qe": ("that is Intel's Quoting Enclave", "do not trust it"),
+    "dcap.qe-binding": ("the Quoting Enclave vouches for the attestation key", "do not trust it"),
+    "dcap.signature": ("the attestation key signed the quote", "do not trust it: it was changed"),
+    "dcap.tcb-level": (
+        "CPU and Quoting Enclave are on TCB levels that Intel knows",
+        "the platform's owner must update its firmware",
+    ),
+    "dcap.tcb-revoked": (
+        "none of them is revoked",
+        "use another platform: this one's keys are known to others",
+    ),
+    "dcap.second-opinion": (
+        "dcap-qvl, another implementation of all of this, agrees",
+        "do not trust it, and report the disagreement",
+    ),
+}
 
 # SHA-256 of the SubjectPublicKeyInfo of "Intel SGX Root CA", as published at
 # https://certificates.trustedservices.intel.com/Intel_SGX_Provisioning_Certification_RootCA.pem.
@@ -99,7 +131,7 @@ class _PckChain:
 
 
 def parse_endorsements(items: Iterable[tuple[str, bytes]]) -> DcapEndorsements:
-    """Step 2: read the entries of a bundle.
+    """Read the entries of a bundle.
 
     Raises :class:`EndorsementError` (``dcap.collateral``), or :class:`EvidenceFormatError` for an event log.
     """
@@ -127,22 +159,29 @@ def parse_endorsements(items: Iterable[tuple[str, bytes]]) -> DcapEndorsements:
 
 
 def verify_quote(
-    quote: Quote, collateral: DcapCollateral, *, debug: bool, now: datetime, roots: Collection[bytes]
+    quote: Quote,
+    collateral: DcapCollateral,
+    *,
+    debug: bool,
+    now: datetime,
+    roots: Collection[bytes],
+    checks: Checks,
 ) -> DcapResult:
-    """Steps 3 to 13 on a parsed quote. Raises :class:`EvidenceError` or :class:`EndorsementError`."""
-    pck = _pck_chain(quote, now=now, roots=roots)
-    valid_until = _check_collateral(quote, collateral, pck, now=now, roots=roots)
-    _check_qe_signature(quote, pck.leaf)
-    qe_level = _check_qe(quote, collateral.qe_identity)
-    _check_qe_binding(quote)
-    _check_quote_signature(quote)
-    standing = tcb.standing(collateral.tcb_info, pck.extension, quote.body, qe_level)  # step 12
-    if standing.status is TcbStatus.REVOKED:
-        raise EvidenceError(
-            "dcap.tcb-revoked", "Intel revoked the TCB level of this platform: its keys are known to others"
-        )
-    if not debug:
-        standing = _second_opinion(quote, collateral, pck.root, standing, now=now)
+    """Makes :data:`CHECKS` of a parsed quote. Raises :class:`EvidenceError` or :class:`EndorsementError`.
+
+    dcap-qvl is not asked about ``debug`` quotes, which it refuses whatever it is told.
+    """
+    pck = _pck_chain(quote, now=now, roots=roots, checks=checks)
+    valid_until = _check_collateral(quote, collateral, pck, now=now, roots=roots, checks=checks)
+    qe_level = _check_signatures(quote, collateral, pck, checks)
+    standing = tcb.standing(collateral.tcb_info, pck.extension, quote.body, qe_level, checks)
+    with checks.run("dcap.tcb-revoked"):
+        _check_not_revoked(standing)
+    if debug:
+        checks.skip("dcap.second-opinion", "dcap-qvl refuses debug quotes, whatever it is told")
+    else:
+        with checks.run("dcap.second-opinion"):
+            standing = _second_opinion(quote, collateral, pck.root, standing, now=now)
     return DcapResult(
         status=standing.status,
         advisories=standing.advisories,
@@ -167,39 +206,57 @@ def _platform(
     )
 
 
-def _pck_chain(quote: Quote, *, now: datetime, roots: Collection[bytes]) -> _PckChain:
-    """Step 3. The quote ends its PEM text with a NUL byte, or not."""
-    chain = parse_chain(quote.pck_chain.rstrip(b"\0"), step="dcap")
-    if len(chain) != 3:
-        raise EndorsementError(
-            "dcap.chain",
-            f"the quote has {len(chain)} certificates, expected three: PCK, its CA, Intel's root",
-        )
-    expires = verify_chain(chain, roots=roots, now=now, step="dcap")
+def _pck_chain(quote: Quote, *, now: datetime, roots: Collection[bytes], checks: Checks) -> _PckChain:
+    """PCK certificate, its CA and Intel's root. The quote ends its PEM text with a NUL byte, or not."""
+    with checks.run("dcap.endorsements"):
+        chain = parse_chain(quote.pck_chain.rstrip(b"\0"), step="dcap")
+    with checks.run("dcap.chain"):
+        if len(chain) != 3:
+            raise EndorsementError(
+                "dcap.chain",
+                f"the quote has {len(chain)} certificates, expected three: PCK, its CA, Intel's root",
+            )
+        expires = verify_chain(chain, roots=roots, now=now, step="dcap", checks=checks)
+        return _PckChain(chain[0], chain[1], chain[2], _pck_extension(chain[0]), expires)
+
+
+def _pck_extension(pck: x509.Certificate) -> PckExtension:
     values = [
         extension.value.value
-        for extension in chain[0].extensions
+        for extension in pck.extensions
         if isinstance(extension.value, x509.UnrecognizedExtension)
         and extension.oid.dotted_string == pck_extension.OID
     ]
     if not values:
         raise EndorsementError("dcap.chain", "the PCK certificate has no SGX extension, so it is of no CPU")
-    return _PckChain(chain[0], chain[1], chain[2], pck_extension.parse(values[0]), expires)
+    return pck_extension.parse(values[0])
 
 
 def _check_collateral(
-    quote: Quote, collateral: DcapCollateral, pck: _PckChain, *, now: datetime, roots: Collection[bytes]
+    quote: Quote,
+    collateral: DcapCollateral,
+    pck: _PckChain,
+    *,
+    now: datetime,
+    roots: Collection[bytes],
+    checks: Checks,
 ) -> datetime:
-    """Steps 4 to 7; returns when the first certificate, CRL or document expires."""
-    crls = (parse_crl(collateral.root_crl, step="dcap"), parse_crl(collateral.pck_crl, step="dcap"))
-    return min(
+    """Collateral that is Intel's, of this CPU and current, and by which the PCK certificate is not revoked;
+    returns when the first certificate, CRL or document expires."""
+    with checks.run("dcap.endorsements"):
+        crls = (parse_crl(collateral.root_crl, step="dcap"), parse_crl(collateral.pck_crl, step="dcap"))
+    expiries = [
         pck.expires,
-        check_revocation(pck.ca, issuer=pck.root, crls=crls, now=now, step="dcap"),
-        check_revocation(pck.leaf, issuer=pck.ca, crls=crls, now=now, step="dcap"),
-        *_check_signers(collateral, pck.root, crls, now=now, roots=roots),
-        _check_tcb_info(collateral, quote, pck.extension, now=now),
-        _check_qe_identity(collateral, quote, now=now),
-    )
+        check_revocation(pck.ca, issuer=pck.root, crls=crls, now=now, step="dcap", checks=checks),
+        check_revocation(pck.leaf, issuer=pck.ca, crls=crls, now=now, step="dcap", checks=checks),
+    ]
+    with checks.run("dcap.tcb-signer"):
+        expiries += _check_signers(collateral, pck.root, crls, now=now, roots=roots, checks=checks)
+    with checks.run("dcap.tcb-info"):
+        expiries.append(_check_tcb_info(collateral, quote, pck.extension, now=now))
+    with checks.run("dcap.qe-identity"):
+        expiries.append(_check_qe_identity(collateral, quote, now=now))
+    return min(expiries)
 
 
 def _check_signers(
@@ -209,8 +266,9 @@ def _check_signers(
     *,
     now: datetime,
     roots: Collection[bytes],
+    checks: Checks,
 ) -> list[datetime]:
-    """Step 5, for both documents; returns when certificates and CRL expire."""
+    """For both documents; returns when certificates and CRL expire."""
     check = "dcap.tcb-signer"
     expiries: list[datetime] = []
     for what, pem, signature, text in (
@@ -227,8 +285,10 @@ def _check_signers(
             raise EndorsementError(
                 check, f"the certificate chain of {what} does not lead to the root of the quote"
             )
-        expiries.append(verify_chain(chain, roots=roots, now=now, step="dcap"))
-        expiries.append(check_revocation(chain[0], issuer=root, crls=crls, now=now, step="dcap"))
+        expiries.append(verify_chain(chain, roots=roots, now=now, step="dcap", checks=checks))
+        expiries.append(
+            check_revocation(chain[0], issuer=root, crls=crls, now=now, step="dcap", checks=checks)
+        )
         if len(signature) != 64 or not _ecdsa_holds(chain[0].public_key(), signature, text):
             raise EndorsementError(check, f"{what} is not signed by Intel's TCB signing key; it was changed")
     return expiries
@@ -237,7 +297,7 @@ def _check_signers(
 def _check_tcb_info(
     collateral: DcapCollateral, quote: Quote, pck: PckExtension, *, now: datetime
 ) -> datetime:
-    """Step 6; returns when TCB Info expires."""
+    """Returns when TCB Info expires."""
     check = "dcap.tcb-info"
     info = collateral.tcb_info
     tee = "TDX" if isinstance(quote.body, TdBody) else "SGX"
@@ -256,7 +316,7 @@ def _check_tcb_info(
 
 
 def _check_qe_identity(collateral: DcapCollateral, quote: Quote, *, now: datetime) -> datetime:
-    """Step 7; returns when QE Identity expires."""
+    """Returns when QE Identity expires."""
     check = "dcap.qe-identity"
     identity = collateral.qe_identity
     expected = "TD_QE" if isinstance(quote.body, TdBody) else "QE"
@@ -277,14 +337,23 @@ def _check_period(what: str, start: datetime, end: datetime, *, now: datetime, c
         )
 
 
-def _check_qe_signature(quote: Quote, pck: x509.Certificate) -> None:
-    """Step 8."""
-    _check_ecdsa(pck.public_key(), quote.qe_signature, quote.qe_report, "dcap.qe-signature", "QE report")
+def _check_signatures(quote: Quote, collateral: DcapCollateral, pck: _PckChain, checks: Checks) -> IsvLevel:
+    """From the PCK key over the Quoting Enclave and the attestation key to the quote; returns the TCB
+    level of the Quoting Enclave."""
+    with checks.run("dcap.qe-signature"):
+        key = pck.leaf.public_key()
+        _check_ecdsa(key, quote.qe_signature, quote.qe_report, "dcap.qe-signature", "QE report")
+    with checks.run("dcap.qe"):
+        qe_level = _check_qe(quote, collateral.qe_identity)
+    with checks.run("dcap.qe-binding"):
+        _check_qe_binding(quote)
+    with checks.run("dcap.signature"):
+        _check_quote_signature(quote)
+    return qe_level
 
 
 def _check_qe(quote: Quote, identity: QeIdentity) -> IsvLevel:
-    """Step 9: signer, product, MISCSELECT and ATTRIBUTES (which rule out a debug QE); returns its TCB
-    level."""
+    """Signer, product, MISCSELECT and ATTRIBUTES, which rule out a debug QE; returns its TCB level."""
     qe = quote.qe
     attributes = qe.attributes.to_bytes(8, "little") + qe.xfrm.to_bytes(8, "little")
     misc_select = qe.misc_select.to_bytes(4, "little")
@@ -303,14 +372,13 @@ def _check_qe(quote: Quote, identity: QeIdentity) -> IsvLevel:
 
 
 def _check_qe_binding(quote: Quote) -> None:
-    """Step 10: REPORTDATA of the QE is SHA-256(attestation key ‖ authentication data) ‖ 32 zero bytes."""
+    """REPORTDATA of the QE is SHA-256(attestation key ‖ authentication data) ‖ 32 zero bytes."""
     digest = hashlib.sha256(quote.attestation_key + quote.qe_auth_data).digest()
     if not hmac.compare_digest(quote.qe.report_data, digest + bytes(32)):
         raise EvidenceError("dcap.qe-binding", "the Quoting Enclave did not vouch for this attestation key")
 
 
 def _check_quote_signature(quote: Quote) -> None:
-    """Step 11."""
     try:
         key = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), b"\x04" + quote.attestation_key)
     except ValueError as error:
@@ -337,10 +405,17 @@ def _ecdsa_holds(key: object, signature: bytes, message: bytes) -> bool:
     return True
 
 
+def _check_not_revoked(standing: tcb.Standing) -> None:
+    if standing.status is TcbStatus.REVOKED:
+        raise EvidenceError(
+            "dcap.tcb-revoked", "Intel revoked the TCB level of this platform: its keys are known to others"
+        )
+
+
 def _second_opinion(
     quote: Quote, collateral: DcapCollateral, root: x509.Certificate, ours: tcb.Standing, *, now: datetime
 ) -> tcb.Standing:
-    """Step 13. Its status counts where it also knows of a relaunch; its advisories are added to ours."""
+    """dcap-qvl's status counts where it also knows of a relaunch; its advisories are added to ours."""
     check = "dcap.second-opinion"
     try:
         report = dcap_qvl.verify_with_root_ca(

@@ -10,6 +10,7 @@ from confonnx.attestation import claims as media_types
 from confonnx.attestation.claims import Claims, Tee
 from confonnx.attestation.policy import Policy
 from confonnx.attestation.verify import azure_cvm, dcap, nitro, sev_snp, sgx, simulated, tdx, tpm, x509
+from confonnx.attestation.verify.steps import Checks, CheckTable
 from confonnx.errors import EvidenceFormatError
 
 EVIDENCE_TYPES: Final[Mapping[str, Tee]] = {
@@ -37,33 +38,68 @@ def tee_of_evidence(evidence_type: str) -> Tee:
     return tee
 
 
+def checks_of(tee: Tee) -> CheckTable:
+    """What ``verify_evidence`` checks, in order."""
+    match tee:
+        case Tee.SGX:
+            return sgx.CHECKS
+        case Tee.TDX:
+            return tdx.CHECKS
+        case Tee.SEV_SNP:
+            return sev_snp.CHECKS
+        case Tee.AZURE_SNP:
+            return azure_cvm.SNP_CHECKS
+        case Tee.AZURE_TDX:
+            return azure_cvm.TDX_CHECKS
+        case Tee.NITRO:
+            return nitro.CHECKS
+        case Tee.TPM:
+            return tpm.CHECKS
+        case Tee.SIMULATED:
+            return simulated.CHECKS
+        case _:
+            assert_never(tee)
+
+
 def verify_evidence(
-    tee: Tee, evidence: bytes, endorsements: Endorsements, *, policy: Policy, now: datetime
+    tee: Tee, evidence: bytes, endorsements: Endorsements, *, policy: Policy, now: datetime, checks: Checks
 ) -> Claims:
     """What genuine ``evidence`` of ``tee`` says. Raises ``VerificationError``; whether it is welcome is
-    another question.
+    another question. ``checks`` is told what became of each of ``checks_of(tee)``.
     """
     match tee:
         case Tee.SGX:
-            return sgx.verify(evidence, dcap.parse_endorsements(endorsements), now=now)
+            return sgx.verify(evidence, _collateral(endorsements, checks), now=now, checks=checks)
         case Tee.TDX:
-            return tdx.verify(evidence, dcap.parse_endorsements(endorsements), now=now)
+            return tdx.verify(evidence, _collateral(endorsements, checks), now=now, checks=checks)
         case Tee.SEV_SNP:
-            return sev_snp.verify(evidence, x509.parse_endorsements(endorsements, step="sev-snp"), now=now)
+            amd = _certificates(endorsements, "sev-snp", checks)
+            return sev_snp.verify(evidence, amd, now=now, checks=checks)
         case Tee.AZURE_SNP:
-            amd = x509.parse_endorsements(endorsements, step="azure")
-            return azure_cvm.verify_snp(evidence, amd, now=now)
+            amd = _certificates(endorsements, "azure", checks)
+            return azure_cvm.verify_snp(evidence, amd, now=now, checks=checks)
         case Tee.AZURE_TDX:
-            return azure_cvm.verify_tdx(evidence, dcap.parse_endorsements(endorsements), now=now)
+            return azure_cvm.verify_tdx(evidence, _collateral(endorsements, checks), now=now, checks=checks)
         case Tee.NITRO:
-            return nitro.verify(evidence, now=now, max_age=policy.freshness.max_statement_age)
+            max_age = policy.freshness.max_statement_age
+            return nitro.verify(evidence, now=now, max_age=max_age, checks=checks)
         case Tee.TPM:
-            ak_chain = x509.parse_endorsements(endorsements, step="tpm")
-            return tpm.verify(evidence, ak_chain, now=now, roots=policy.tpm_roots)
+            ak_chain = _certificates(endorsements, "tpm", checks)
+            return tpm.verify(evidence, ak_chain, now=now, roots=policy.tpm_roots, checks=checks)
         case Tee.SIMULATED:
-            return simulated.verify(evidence)
+            return simulated.verify(evidence, checks=checks)
         case _:
             assert_never(tee)
+
+
+def _collateral(endorsements: Endorsements, checks: Checks) -> dcap.DcapEndorsements:
+    with checks.run("dcap.collateral"):
+        return dcap.parse_endorsements(endorsements)
+
+
+def _certificates(endorsements: Endorsements, step: str, checks: Checks) -> x509.Endorsements:
+    with checks.run(f"{step}.endorsements"):
+        return x509.parse_endorsements(endorsements, step=step)
 
 
 def merge_endorsements(bundled: Endorsements, own: Endorsements) -> Endorsements:

@@ -1,17 +1,8 @@
 """AWS Nitro Enclaves: from an attestation document to claims. The document carries all of its certificates.
 
-Steps (AWS NSM API, "Attestation process", section 3.2):
+:data:`CHECKS` lists what is checked, in order (AWS NSM API, "Attestation process", section 3.2).
 
-1. ``EvidenceFormatError``: the document is a COSE_Sign1 with ES384 and all mandatory members
-2. ``nitro.endorsements``: its certificates can be read
-3. ``nitro.root``: the first certificate of ``cabundle`` has the pinned root's public key
-4. ``nitro.chain``: root → … → the document's certificate, link by link
-5. ``nitro.validity``: each is valid when the document was made (the last one lives three hours)
-6. ``nitro.signature``: the document's certificate signed it
-7. ``nitro.age``: it was made before ``now``, and not longer ago than ``max_age``
-8. ``nitro.pcrs``: it has PCR0, the measurement of the image
-
-There is no revocation step: AWS publishes no CRL for a caller without an AWS account, and its guide says to
+There is no revocation check: AWS publishes no CRL for a caller without an AWS account, and its guide says to
 leave the check out.
 """
 
@@ -30,8 +21,24 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from confonnx.attestation.claims import Claims, NitroClaims, Pcr, TcbStatus, Tee
 from confonnx.attestation.formats import nitro_document
 from confonnx.attestation.formats.nitro_document import NitroDocument
-from confonnx.attestation.verify.x509 import parse_certificate, verify_chain
+from confonnx.attestation.verify.steps import UNTRACED, Checks, CheckTable
+from confonnx.attestation.verify.x509 import chain_checks, parse_certificate, verify_chain
 from confonnx.errors import EvidenceError
+
+CHECKS: Final[CheckTable] = {
+    "nitro.format": (
+        "the document is a COSE_Sign1 with ES384 and all mandatory members",
+        "see that the file is a whole attestation document",
+    ),
+    "nitro.endorsements": ("its certificates can be read", "do not trust it: it was changed, or cut off"),
+    **chain_checks("nitro"),  # valid when the document was made: the last one lives three hours
+    "nitro.signature": ("the document's certificate signed it", "do not trust it: it was changed"),
+    "nitro.age": (
+        "it was made before now, and not longer ago than the policy allows",
+        "check the clock, and get a new document",
+    ),
+    "nitro.pcrs": ("it has PCR0, the measurement of the image", "ask the enclave for a whole document"),
+}
 
 # SHA-256 of the SubjectPublicKeyInfo of "aws.nitro-enclaves", the root "G1", from
 # https://aws-nitro-enclaves.amazonaws.com/AWS_NitroEnclaves_Root-G1.zip (certificate fingerprint
@@ -51,6 +58,7 @@ def verify(
     now: datetime,
     roots: Collection[bytes] = AWS_ROOTS,
     max_age: timedelta = DEFAULT_MAX_AGE,
+    checks: Checks = UNTRACED,
 ) -> Claims:
     """Verify a document at ``now`` and return what it says.
 
@@ -58,18 +66,17 @@ def verify(
     ``debug``, and the policy judges. Raises :class:`EvidenceFormatError`, :class:`EvidenceError` or
     :class:`EndorsementError`.
     """
-    document = nitro_document.parse(evidence)  # step 1
-    leaf = parse_certificate(document.certificate, step="nitro", what="the document's certificate")  # step 2
-    bundle = [
-        parse_certificate(der, step="nitro", what=f"certificate {index} of cabundle")
-        for index, der in enumerate(document.ca_bundle)
-    ]
-    verify_chain((leaf, *reversed(bundle)), roots=roots, now=document.issued_at, step="nitro")  # 3, 4, 5
-    _check_signature(document, leaf)
-    _check_age(document, now=now, max_age=max_age)
-    pcrs = dict(document.pcrs)
-    if 0 not in pcrs:  # step 8
-        raise EvidenceError("nitro.pcrs", "the document has no PCR0, so it does not say which image runs")
+    with checks.run("nitro.format"):
+        document = nitro_document.parse(evidence)
+    with checks.run("nitro.endorsements"):
+        chain = _chain(document)
+    verify_chain(chain, roots=roots, now=document.issued_at, step="nitro", checks=checks)
+    with checks.run("nitro.signature"):
+        _check_signature(document, chain[0])
+    with checks.run("nitro.age"):
+        _check_age(document, now=now, max_age=max_age)
+    with checks.run("nitro.pcrs"):
+        pcrs = _pcrs(document)
     signer = pcrs.get(8, b"")
     return Claims(
         tee=Tee.NITRO,
@@ -93,8 +100,18 @@ def verify(
     )
 
 
+def _chain(document: NitroDocument) -> tuple[x509.Certificate, ...]:
+    """The document's certificate first; ``cabundle`` has the root first."""
+    leaf = parse_certificate(document.certificate, step="nitro", what="the document's certificate")
+    bundle = [
+        parse_certificate(der, step="nitro", what=f"certificate {index} of cabundle")
+        for index, der in enumerate(document.ca_bundle)
+    ]
+    return (leaf, *reversed(bundle))
+
+
 def _check_signature(document: NitroDocument, leaf: x509.Certificate) -> None:
-    """Step 6: ES384, r ‖ s big-endian (RFC 9053 §2.1)."""
+    """ES384, r ‖ s big-endian (RFC 9053 §2.1)."""
     key = leaf.public_key()
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
         raise EvidenceError("nitro.signature", "the document's certificate has no P-384 key")
@@ -109,7 +126,6 @@ def _check_signature(document: NitroDocument, leaf: x509.Certificate) -> None:
 
 
 def _check_age(document: NitroDocument, *, now: datetime, max_age: timedelta) -> None:
-    """Step 7."""
     made = document.issued_at.isoformat()
     if document.issued_at > now + _CLOCK_SKEW:
         raise EvidenceError(
@@ -120,3 +136,10 @@ def _check_age(document: NitroDocument, *, now: datetime, max_age: timedelta) ->
             "nitro.age",
             f"the document was made at {made}, more than {max_age} before {now.isoformat()}; get a new one",
         )
+
+
+def _pcrs(document: NitroDocument) -> dict[int, bytes]:
+    pcrs = dict(document.pcrs)
+    if 0 not in pcrs:
+        raise EvidenceError("nitro.pcrs", "the document has no PCR0, so it does not say which image runs")
+    return pcrs

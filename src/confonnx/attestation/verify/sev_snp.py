@@ -1,20 +1,7 @@
 """AMD SEV-SNP: from a report and AMD's certificates to claims.
 
-Steps (AMD 56860 "Attestation", AMD 57230 "VCEK Certificate and KDS Interface Specification"):
-
-1. ``EvidenceFormatError``: the report is one of a known version, with known bits only
-2. ``sev-snp.endorsements``: VEK, ASK (or ASVK) and ARK came along, and can be read
-3. ``sev-snp.root``: the ARK's public key is pinned
-4. ``sev-snp.chain``: ARK → ASK/ASVK → VEK, link by link
-5. ``sev-snp.validity``: each is valid at ``now``
-6. ``sev-snp.crl``, ``sev-snp.revoked``: the ARK's CRL is current and does not list the ASK/ASVK
-7. ``sev-snp.signing-key``: the VEK is of the kind that the report names (VCEK or VLEK)
-8. ``sev-snp.product``: report, VEK and ARK are of one product line
-9. ``sev-snp.signature``: the VEK signed the report
-10. ``sev-snp.tcb``: the VEK was derived for exactly the report's REPORTED_TCB
-11. ``sev-snp.chip``: the VCEK belongs to the report's CHIP_ID
-12. ``sev-snp.vendor``: what the report says of itself is possible: the reported TCB is not above the current
-    one, and guest migration agents, which this verifier cannot judge, are absent
+:data:`CHECKS` lists what is checked, in order (AMD 56860 "Attestation", AMD 57230 "VCEK Certificate and KDS
+Interface Specification").
 """
 
 from __future__ import annotations
@@ -33,8 +20,48 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from confonnx.attestation.claims import Claims, SevSnpClaims, SnpTcb, TcbStatus, Tee
 from confonnx.attestation.formats import snp_report
 from confonnx.attestation.formats.snp_report import SigningKey, SnpReport
-from confonnx.attestation.verify.x509 import Endorsements, check_revocation, verify_chain
+from confonnx.attestation.verify.steps import UNTRACED, Checks, CheckTable
+from confonnx.attestation.verify.x509 import (
+    Endorsements,
+    chain_checks,
+    check_revocation,
+    revocation_checks,
+    verify_chain,
+)
 from confonnx.errors import EndorsementError, EvidenceError
+
+CHECKS: Final[CheckTable] = {
+    "sev-snp.endorsements": (
+        "VEK, ASK (or ASVK) and ARK are at hand, and can be read",
+        "get them from AMD (--endorsements fetch), or give them as files",
+    ),
+    "sev-snp.format": (
+        "the report is one of a known version, with known bits only",
+        "see that the file is a whole report; upgrade if its version is newer",
+    ),
+    **chain_checks("sev-snp"),  # ARK → ASK/ASVK → VEK; the ARK's public key is pinned
+    **revocation_checks("sev-snp"),  # the ARK's CRL, of the ASK/ASVK
+    "sev-snp.signing-key": (
+        "the VEK is of the kind that the report names, VCEK or VLEK",
+        "get the certificate that belongs to the report: a VLEK comes from the cloud, with the evidence",
+    ),
+    "sev-snp.product": (
+        "report, VEK and ARK are of one product line",
+        "get the certificates of the report's product",
+    ),
+    "sev-snp.signature": ("the VEK signed the report", "do not trust it, or get the VEK of this chip"),
+    "sev-snp.tcb": (
+        "the VEK was derived for exactly the report's REPORTED_TCB",
+        "get the VEK of this TCB (--endorsements fetch): the firmware was updated since",
+    ),
+    "sev-snp.chip": ("the VCEK belongs to the report's CHIP_ID", "get the VEK of this chip"),
+    # The reported TCB is not above the current one, and guest migration agents, which this verifier cannot
+    # judge, are absent.
+    "sev-snp.vendor": (
+        "what the report says of itself is possible, and no migration agent holds the guest's key",
+        "launch the guest without a migration agent",
+    ),
+}
 
 # SHA-256 of the SubjectPublicKeyInfo of ARK-Milan, ARK-Genoa and ARK-Turin, as served by
 # https://kdsintf.amd.com/vcek/v1/{product}/cert_chain.
@@ -75,7 +102,7 @@ class AmdEndorsements:
 
 
 def select_endorsements(endorsements: Endorsements) -> AmdEndorsements:
-    """Step 2: find VEK, ASK and ARK by their names. Raises :class:`EndorsementError`
+    """Find VEK, ASK and ARK by their names. Raises :class:`EndorsementError`
     (``sev-snp.endorsements``)."""
     named = [(_common_name(certificate), certificate) for certificate in endorsements.certificates]
     return AmdEndorsements(
@@ -95,42 +122,32 @@ def verify(
     now: datetime,
     roots: Collection[bytes] = AMD_ROOTS,
     dangerous_skip_revocation: bool = False,
+    checks: Checks = UNTRACED,
 ) -> Claims:
     """Verify a report against ``endorsements`` at ``now`` and return what it says.
 
-    ``roots`` are SHA-256 digests of ARK public keys. ``dangerous_skip_revocation`` leaves out step 6, for the
-    inspection of old evidence whose CRL is gone. A report with POLICY.DEBUG is genuine: the claims say
-    ``debug``, and the policy judges. Raises :class:`EvidenceFormatError`, :class:`EvidenceError` or
+    ``roots`` are SHA-256 digests of ARK public keys. ``dangerous_skip_revocation`` leaves out revocation,
+    for the inspection of old evidence whose CRL is gone. A report with POLICY.DEBUG is genuine: the claims
+    say ``debug``, and the policy judges. Raises :class:`EvidenceFormatError`, :class:`EvidenceError` or
     :class:`EndorsementError`.
     """
-    report = snp_report.parse(evidence)  # step 1
-    amd = select_endorsements(endorsements)  # step 2
-    return verify_report(
-        report, amd, now=now, roots=roots, dangerous_skip_revocation=dangerous_skip_revocation
+    with checks.run("sev-snp.endorsements"):
+        amd = select_endorsements(endorsements)
+    with checks.run("sev-snp.format"):
+        report = snp_report.parse(evidence)
+    valid_until = verify_chain(
+        (amd.vek, amd.ask, amd.ark), roots=roots, now=now, step="sev-snp", checks=checks
     )
-
-
-def verify_report(
-    report: SnpReport,
-    amd: AmdEndorsements,
-    *,
-    now: datetime,
-    roots: Collection[bytes],
-    dangerous_skip_revocation: bool = False,
-) -> Claims:
-    """Steps 3 to 12 on a parsed report; see :func:`verify`. Azure's evidence has such a report inside."""
-    valid_until = verify_chain((amd.vek, amd.ask, amd.ark), roots=roots, now=now, step="sev-snp")  # 3, 4, 5
-    if not dangerous_skip_revocation:  # step 6
+    if dangerous_skip_revocation:
+        checks.skip("sev-snp.crl", "left out on the caller's demand")
+        checks.skip("sev-snp.revoked", "left out on the caller's demand")
+    else:
         # VEKs all have serial number 0: AMD revokes the intermediate, never a single chip.
-        next_update = check_revocation(amd.ask, issuer=amd.ark, crls=amd.crls, now=now, step="sev-snp")
+        next_update = check_revocation(
+            amd.ask, issuer=amd.ark, crls=amd.crls, now=now, step="sev-snp", checks=checks
+        )
         valid_until = min(valid_until, next_update)
-    _check_signing_key(report, amd.vek)
-    product = _check_product(report, amd)
-    _check_signature(report, amd.vek)
-    reported_tcb = _check_tcb(report, amd.vek, product)
-    _check_chip(report, amd.vek, product)
-    details = _details(report, amd.vek, product, reported_tcb)
-    _check_vendor_rules(details)
+    details = _check_report(report, amd, checks)
     return Claims(
         tee=Tee.SEV_SNP,
         measurement=report.measurement,
@@ -146,8 +163,26 @@ def verify_report(
     )
 
 
+def _check_report(report: SnpReport, amd: AmdEndorsements, checks: Checks) -> SevSnpClaims:
+    """That the VEK, whose chain holds, vouches for ``report``; returns what the report says."""
+    with checks.run("sev-snp.signing-key"):
+        _check_signing_key(report, amd.vek)
+    with checks.run("sev-snp.product"):
+        product = _check_product(report, amd)
+    with checks.run("sev-snp.signature"):
+        _check_signature(report, amd.vek)
+    with checks.run("sev-snp.tcb"):
+        reported_tcb = _check_tcb(report, amd.vek, product)
+    with checks.run("sev-snp.chip"):
+        _check_chip(report, amd.vek, product)
+        details = _details(report, amd.vek, product, reported_tcb)
+    with checks.run("sev-snp.vendor"):
+        _check_vendor_rules(details)
+    return details
+
+
 def _check_signing_key(report: SnpReport, vek: x509.Certificate) -> None:
-    """Step 7: AMD names the certificates SEV-VCEK and SEV-VLEK."""
+    """AMD names the certificates SEV-VCEK and SEV-VLEK."""
     expected = f"SEV-{report.signing_key.name}"
     if _common_name(vek) != expected:
         raise EvidenceError(
@@ -158,7 +193,7 @@ def _check_signing_key(report: SnpReport, vek: x509.Certificate) -> None:
 
 
 def _check_product(report: SnpReport, amd: AmdEndorsements) -> str:
-    """Step 8. VCEK product names carry a stepping ("Milan-B0"), VLEK ones do not."""
+    """VCEK product names carry a stepping ("Milan-B0"), VLEK ones do not."""
     check = "sev-snp.product"
     named = _ia5_string(amd.vek, _PRODUCT_NAME, check).split("-")[0]
     infix = "VLEK-" if report.signing_key is SigningKey.VLEK else ""
@@ -179,7 +214,7 @@ def _check_product(report: SnpReport, amd: AmdEndorsements) -> str:
 
 
 def _check_signature(report: SnpReport, vek: x509.Certificate) -> None:
-    """Step 9: ECDSA P-384 with SHA-384 over the report up to SIGNATURE."""
+    """ECDSA P-384 with SHA-384 over the report up to SIGNATURE."""
     key = vek.public_key()
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
         raise EndorsementError("sev-snp.signature", "the VEK's public key is not on P-384")
@@ -193,7 +228,7 @@ def _check_signature(report: SnpReport, vek: x509.Certificate) -> None:
 
 
 def _check_tcb(report: SnpReport, vek: x509.Certificate, product: str) -> SnpTcb:
-    """Step 10: each security patch level of the VEK equals REPORTED_TCB, for which it was derived."""
+    """Each security patch level of the VEK equals REPORTED_TCB, for which it was derived."""
     reported = snp_report.tcb(report.reported_tcb, product)
     certified = SnpTcb(
         boot_loader=_integer(vek, _BOOT_LOADER_SPL),
@@ -208,7 +243,7 @@ def _check_tcb(report: SnpReport, vek: x509.Certificate, product: str) -> SnpTcb
 
 
 def _check_chip(report: SnpReport, vek: x509.Certificate, product: str) -> None:
-    """Step 11. Turin has 8-byte identifiers. A VLEK is of a cloud, not of a chip."""
+    """Turin has 8-byte identifiers. A VLEK is of a cloud, not of a chip."""
     check = "sev-snp.chip"
     if report.signing_key is SigningKey.VLEK:
         if _extension(vek, _HWID) is not None:
@@ -221,8 +256,8 @@ def _check_chip(report: SnpReport, vek: x509.Certificate, product: str) -> None:
             check, f"the VCEK's HWID extension is {hwid and hwid.hex()!r}, expected {size} bytes"
         )
     if report.mask_chip_key:
-        # MASK_CHIP_KEY also replaces the signature by zeros (AMD 56860, SNP_CONFIG), so step 9 refuses it
-        # before.
+        # MASK_CHIP_KEY also replaces the signature by zeros (AMD 56860, SNP_CONFIG), so that check refuses
+        # it before.
         raise EvidenceError(check, "the report masks its chip, so no VCEK can be matched to it")
     if report.chip_id != hwid.ljust(64, b"\0"):
         raise EvidenceError(
@@ -231,7 +266,6 @@ def _check_chip(report: SnpReport, vek: x509.Certificate, product: str) -> None:
 
 
 def _check_vendor_rules(claims: SevSnpClaims) -> None:
-    """Step 12."""
     check = "sev-snp.vendor"
     # AMD 56860, SNP_CONFIG and SNP_COMMIT: the firmware accepts no higher value in either place.
     if _exceeds(claims.reported_tcb, claims.committed_tcb):

@@ -1,8 +1,6 @@
 """Intel SGX: from a DCAP quote and Intel's collateral to claims.
 
-Steps: those of :mod:`~confonnx.attestation.verify.dcap`, and
-
-1. ``sgx.tee``: the quote is of an enclave, not of a trust domain
+:data:`CHECKS` lists what is checked, in order; most of it is in :mod:`~confonnx.attestation.verify.dcap`.
 """
 
 from __future__ import annotations
@@ -13,15 +11,28 @@ from typing import Final
 
 from confonnx.attestation.claims import Claims, DcapPlatform, SgxClaims, Tee
 from confonnx.attestation.formats import dcap_quote
-from confonnx.attestation.formats.dcap_quote import SgxBody
+from confonnx.attestation.formats.dcap_quote import Quote, SgxBody
+from confonnx.attestation.verify import dcap
 from confonnx.attestation.verify.dcap import INTEL_ROOTS, DcapEndorsements, verify_quote
+from confonnx.attestation.verify.steps import UNTRACED, Checks, CheckTable
 from confonnx.errors import EvidenceError
+
+CHECKS: Final[CheckTable] = {
+    **dcap.READING,
+    "sgx.tee": ("the quote is of an enclave, not of a trust domain", "name the evidence by its kind, tdx"),
+    **dcap.CHECKS,
+}
 
 ATTRIBUTES_DEBUG: Final = 1 << 1  # Intel SDM vol. 3D, ATTRIBUTES
 
 
 def verify(
-    evidence: bytes, endorsements: DcapEndorsements, *, now: datetime, roots: Collection[bytes] = INTEL_ROOTS
+    evidence: bytes,
+    endorsements: DcapEndorsements,
+    *,
+    now: datetime,
+    roots: Collection[bytes] = INTEL_ROOTS,
+    checks: Checks = UNTRACED,
 ) -> Claims:
     """Verify a quote against ``endorsements`` at ``now`` and return what it says.
 
@@ -29,12 +40,12 @@ def verify(
     and the policy judges; likewise ``debug``. Raises :class:`EvidenceFormatError`, :class:`EvidenceError` or
     :class:`EndorsementError`.
     """
-    quote = dcap_quote.parse(evidence)
-    body = quote.body
-    if not isinstance(body, SgxBody):
-        raise EvidenceError("sgx.tee", "the quote is of a TDX trust domain, expected an SGX enclave")
+    with checks.run("dcap.format"):
+        quote = dcap_quote.parse(evidence)
+    with checks.run("sgx.tee"):
+        body = _enclave(quote)
     debug = bool(body.attributes & ATTRIBUTES_DEBUG)
-    result = verify_quote(quote, endorsements.collateral, debug=debug, now=now, roots=roots)
+    result = verify_quote(quote, endorsements.collateral, debug=debug, now=now, roots=roots, checks=checks)
     return Claims(
         tee=Tee.SGX,
         measurement=body.mrenclave,
@@ -48,6 +59,12 @@ def verify(
         valid_until=result.valid_until,
         details=_details(body, result.platform),
     )
+
+
+def _enclave(quote: Quote) -> SgxBody:
+    if not isinstance(quote.body, SgxBody):
+        raise EvidenceError("sgx.tee", "the quote is of a TDX trust domain, expected an SGX enclave")
+    return quote.body
 
 
 def _details(body: SgxBody, platform: DcapPlatform) -> SgxClaims:

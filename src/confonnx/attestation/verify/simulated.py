@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from confonnx.attestation import base64url, canonical_json
 from confonnx.attestation.canonical_json import Json
 from confonnx.attestation.claims import Claims, SimulatedClaims, TcbStatus, Tee
+from confonnx.attestation.verify.steps import UNTRACED, Checks, CheckTable
 from confonnx.errors import BundleError, EvidenceError, EvidenceFormatError
 
 SIMULATED_EVIDENCE: Final = "application/vnd.confonnx.simulated-evidence+json"
@@ -68,30 +69,27 @@ class SimulatedReport:
         )
 
 
-def verify(evidence: bytes) -> Claims:
-    """The claims of simulated ``evidence``. It never expires and needs no endorsements.
+CHECKS: Final[CheckTable] = {
+    "simulated.format": (
+        "the evidence parses, in its one canonical spelling",
+        "use client and server of matching versions",
+    ),
+    "simulated.root": ("it names the simulated root", "use client and server of matching versions"),
+    "simulated.signature": ("the root signed the body", "do not use it: it was changed"),
+}
 
-    1. The evidence parses, in its one canonical spelling (``EvidenceFormatError``).
-    2. ``simulated.root``: it names the simulated root (``EvidenceError``).
-    3. ``simulated.signature``: the root signed the body (``EvidenceError``).
+
+def verify(evidence: bytes, *, checks: Checks = UNTRACED) -> Claims:
+    """The claims of simulated ``evidence``, after :data:`CHECKS`. It never expires and needs no endorsements.
+
+    Raises ``EvidenceFormatError`` or ``EvidenceError``.
     """
-    try:
-        body, root, signature = _parse_envelope(evidence)  # step 1
-        report = _parse_body(body)
-    except BundleError as error:
-        raise EvidenceFormatError(f"simulated evidence: {error}") from error
-    if hashlib.sha256(root).hexdigest() != ROOT_KEY_SHA256:  # step 2
-        raise EvidenceError(
-            "simulated.root",
-            f"simulated evidence is signed under the root {hashlib.sha256(root).hexdigest()}, expected "
-            f"{ROOT_KEY_SHA256}",
-        )
-    try:
-        Ed25519PublicKey.from_public_bytes(root).verify(signature, _SIGNATURE_LABEL + body)  # step 3
-    except InvalidSignature as error:
-        raise EvidenceError(
-            "simulated.signature", "the signature of the simulated evidence does not hold"
-        ) from error
+    with checks.run("simulated.format"):
+        body, root, signature, report = _parse(evidence)
+    with checks.run("simulated.root"):
+        _check_root(root)
+    with checks.run("simulated.signature"):
+        _check_signature(root, signature, body)
     return Claims(
         tee=Tee.SIMULATED,
         measurement=report.measurement,
@@ -118,6 +116,32 @@ def sign(report: SimulatedReport) -> bytes:
             "signature": base64url.encode(key.sign(_SIGNATURE_LABEL + body)),
         }
     )
+
+
+def _parse(evidence: bytes) -> tuple[bytes, bytes, bytes, SimulatedReport]:
+    try:
+        body, root, signature = _parse_envelope(evidence)
+        return body, root, signature, _parse_body(body)
+    except BundleError as error:
+        raise EvidenceFormatError(f"simulated evidence: {error}") from error
+
+
+def _check_root(root: bytes) -> None:
+    found = hashlib.sha256(root).hexdigest()
+    if found != ROOT_KEY_SHA256:
+        raise EvidenceError(
+            "simulated.root",
+            f"simulated evidence is signed under the root {found}, expected {ROOT_KEY_SHA256}",
+        )
+
+
+def _check_signature(root: bytes, signature: bytes, body: bytes) -> None:
+    try:
+        Ed25519PublicKey.from_public_bytes(root).verify(signature, _SIGNATURE_LABEL + body)
+    except InvalidSignature as error:
+        raise EvidenceError(
+            "simulated.signature", "the signature of the simulated evidence does not hold"
+        ) from error
 
 
 def _parse_envelope(evidence: bytes) -> tuple[bytes, bytes, bytes]:

@@ -1,5 +1,5 @@
 """The steps of an appraisal as people and programs see them. ``appraise`` performs them and says what each
-means.
+means; the verifier of each TEE has checks of its own, which it lists in a table ``CHECKS``.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, TypeAlias
 
-from confonnx.errors import BundleError, Failure, VerificationError
+from confonnx.errors import BundleError, CheckError, Failure, VerificationError
 
 
 class Outcome(StrEnum):
@@ -24,7 +24,7 @@ class Outcome(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Step:
     """One step of an appraisal, for people and programs to read. ``remedy`` is empty unless the step
-    failed.
+    failed. ``part_of`` is the step of which this is a part, empty for the steps of ``STEP_IDS``.
     """
 
     id: str
@@ -32,14 +32,50 @@ class Step:
     outcome: Outcome
     reason: str
     remedy: str = ""
+    part_of: str = ""
 
 
-_STEPS: Final[Mapping[str, tuple[str, str]]] = {  # id → what holds, and what to do when it does not
+CheckTable: TypeAlias = Mapping[str, tuple[str, str]]
+"""Identifier → what holds, and what to do when it does not; in the order in which they are made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """Whom a verifier tells what became of each of its checks: ``tell(identifier, outcome, reason)``.
+
+    A check may run several times, for several certificates say; it holds if it held each time.
+    """
+
+    tell: Callable[[str, Outcome, str], None]
+
+    @contextmanager
+    def run(self, check: str) -> Iterator[None]:
+        """The block makes ``check``, which holds unless the block raises. An error that names another check,
+        one that was made on the way, is that one's.
+        """
+        try:
+            yield
+        except VerificationError as error:
+            failed = error.check if isinstance(error, CheckError) else check
+            self.tell(failed, Outcome.FAIL, str(error))
+            raise
+        self.tell(check, Outcome.PASS, "")
+
+    def skip(self, check: str, reason: str) -> None:
+        """``check`` does not apply to this evidence."""
+        self.tell(check, Outcome.SKIP, reason)
+
+
+UNTRACED: Final = Checks(lambda _check, _outcome, _reason: None)
+
+
+GENUINE: Final = "evidence.genuine"
+_STEPS: Final[CheckTable] = {
     "bundle.statement": ("the statement is well formed", "use client and server of matching versions"),
     "evidence.type": ("the kind of evidence is known", "upgrade the client"),
-    "evidence.genuine": (
+    GENUINE: (
         "the evidence is genuine",
-        "see the failed check; renew the endorsements if one expired",
+        "see the failed check below",
     ),
     "binding.report-data": (
         "the evidence binds the statement",
@@ -80,6 +116,14 @@ class Steps:
     def __init__(self, trace: Callable[[Step], None] | None) -> None:
         self._trace = trace
         self._done = 0
+        self._table: CheckTable = {}
+        self._outcomes: dict[str, tuple[Outcome, str]] = {}
+        self._failed = ""
+
+    def verifier(self, table: CheckTable) -> Checks:
+        """For the verifier whose checks are ``table``: they are told after the step ``evidence.genuine``."""
+        self._table = table
+        return UNTRACED if self._trace is None else Checks(self._note)
 
     @contextmanager
     def run(self, step: str) -> Iterator[None]:
@@ -104,6 +148,23 @@ class Steps:
 
     def _tell(self, step: str, outcome: Outcome, reason: str) -> None:
         self._done += 1
-        if self._trace is not None:
-            title, remedy = _STEPS[step]
-            self._trace(Step(step, title, outcome, reason, remedy if outcome is Outcome.FAIL else ""))
+        if self._trace is None:
+            return
+        self._trace(_step(step, _STEPS[step], outcome, reason))
+        if step == GENUINE:
+            for check, texts in self._table.items():
+                found = self._outcomes.get(check, (Outcome.SKIP, f"{self._failed} failed"))
+                self._trace(_step(check, texts, *found, part_of=GENUINE))
+
+    def _note(self, check: str, outcome: Outcome, reason: str) -> None:
+        # The first failure counts: the blocks around it see the same error again.
+        if self._failed or (outcome is Outcome.SKIP and check in self._outcomes):
+            return
+        self._outcomes[check] = (outcome, reason)
+        if outcome is Outcome.FAIL:
+            self._failed = check
+
+
+def _step(step: str, texts: tuple[str, str], outcome: Outcome, reason: str, part_of: str = "") -> Step:
+    title, remedy = texts
+    return Step(step, title, outcome, reason, remedy if outcome is Outcome.FAIL else "", part_of)

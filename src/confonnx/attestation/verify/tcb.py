@@ -20,6 +20,7 @@ from confonnx.attestation.formats.dcap_collateral import (
 )
 from confonnx.attestation.formats.dcap_quote import SgxBody, TdBody
 from confonnx.attestation.formats.pck_extension import PckExtension
+from confonnx.attestation.verify.steps import Checks
 from confonnx.errors import EvidenceError
 
 _COMPONENTS: Final = 16
@@ -43,17 +44,21 @@ class Standing:
     date: datetime
 
 
-def standing(info: TcbInfo, pck: PckExtension, body: SgxBody | TdBody, qe: IsvLevel) -> Standing:
+def standing(
+    info: TcbInfo, pck: PckExtension, body: SgxBody | TdBody, qe: IsvLevel, checks: Checks
+) -> Standing:
     """Combine the levels of platform, TDX module and QE into one status.
 
     Raises :class:`EvidenceError`: ``dcap.tcb-level`` (no level matches) or ``tdx.module`` (not a module that
     Intel signed).
     """
-    platform = _platform_level(info, pck, body.tee_tcb_svn if isinstance(body, TdBody) else None)
+    with checks.run("dcap.tcb-level"):
+        platform = _platform_level(info, pck, body.tee_tcb_svn if isinstance(body, TdBody) else None)
     levels: list[TcbLevel | IsvLevel] = [platform]
     platform_status = platform.status
     if isinstance(body, TdBody):
-        module = _module_level(info, body)
+        with checks.run("tdx.module"):
+            module = _module_level(info, body)
         if module is not None:
             levels.append(module)
             platform_status = _worse(platform_status, module.status)

@@ -1,11 +1,6 @@
 """Intel TDX: from a TD quote and Intel's collateral to claims.
 
-Steps: those of :mod:`~confonnx.attestation.verify.dcap`, and
-
-1. ``tdx.tee``: the quote is of a trust domain, not of an enclave
-2. ``tdx.attributes``: TDATTRIBUTES has known bits only, and SEPT_VE_DISABLE is set
-3. ``tdx.migration``: nobody can move the domain elsewhere: not MIGRATABLE, and no service TD bound to it
-4. ``tdx.event-log``: an event log that came along replays to RTMR0–3
+:data:`CHECKS` lists what is checked, in order; most of it is in :mod:`~confonnx.attestation.verify.dcap`.
 """
 
 from __future__ import annotations
@@ -16,10 +11,34 @@ from typing import Final
 
 from confonnx.attestation.claims import Claims, DcapPlatform, LoggedEvent, TdxClaims, Tee, tdx_measurement
 from confonnx.attestation.formats import dcap_quote
-from confonnx.attestation.formats.dcap_quote import TdBody
+from confonnx.attestation.formats.dcap_quote import Quote, TdBody
 from confonnx.attestation.formats.event_log import RTMR_BANK, RTMR_COUNT, EventLog, attested, replay
+from confonnx.attestation.verify import dcap
 from confonnx.attestation.verify.dcap import INTEL_ROOTS, DcapEndorsements, verify_quote
+from confonnx.attestation.verify.steps import UNTRACED, Checks, CheckTable
 from confonnx.errors import EvidenceError
+
+CHECKS: Final[CheckTable] = {
+    **dcap.READING,
+    "tdx.tee": ("the quote is of a trust domain, not of an enclave", "name the evidence by its kind, sgx"),
+    "tdx.attributes": (
+        "TDATTRIBUTES has known bits only, and SEPT_VE_DISABLE is set",
+        "launch the domain with SEPT_VE_DISABLE",
+    ),
+    "tdx.migration": (
+        "nobody can move the domain elsewhere: it is not MIGRATABLE, and no service TD is bound to it",
+        "launch the domain without migration",
+    ),
+    **dcap.CHECKS,
+    "tdx.module": (
+        "the TDX module is one that Intel signed and its collateral knows",
+        "the platform's owner must load Intel's module; get newer collateral if it is new",
+    ),
+    "tdx.event-log": (
+        "the event log gives RTMR0 to RTMR3",
+        "get the log of this boot; leave it out if nobody reads it",
+    ),
+}
 
 # TDATTRIBUTES (Intel TDX module ABI, ATTRIBUTES). Any bit of the TUD group means that the domain is under
 # debug.
@@ -32,7 +51,12 @@ _KNOWN: Final = (
 
 
 def verify(
-    evidence: bytes, endorsements: DcapEndorsements, *, now: datetime, roots: Collection[bytes] = INTEL_ROOTS
+    evidence: bytes,
+    endorsements: DcapEndorsements,
+    *,
+    now: datetime,
+    roots: Collection[bytes] = INTEL_ROOTS,
+    checks: Checks = UNTRACED,
 ) -> Claims:
     """Verify a quote against ``endorsements`` at ``now`` and return what it says.
 
@@ -40,15 +64,17 @@ def verify(
     and the policy judges; likewise ``debug``. Raises :class:`EvidenceFormatError`, :class:`EvidenceError` or
     :class:`EndorsementError`.
     """
-    quote = dcap_quote.parse(evidence)
-    body = quote.body
-    if not isinstance(body, TdBody):
-        raise EvidenceError("tdx.tee", "the quote is of an SGX enclave, expected a TDX trust domain")
-    _check_attributes(body)
-    _check_migration(body)
+    with checks.run("dcap.format"):
+        quote = dcap_quote.parse(evidence)
+    with checks.run("tdx.tee"):
+        body = _trust_domain(quote)
+    with checks.run("tdx.attributes"):
+        _check_attributes(body)
+    with checks.run("tdx.migration"):
+        _check_migration(body)
     debug = bool(body.td_attributes & TUD)
-    result = verify_quote(quote, endorsements.collateral, debug=debug, now=now, roots=roots)
-    events = () if endorsements.event_log is None else _check_event_log(endorsements.event_log, body)
+    result = verify_quote(quote, endorsements.collateral, debug=debug, now=now, roots=roots, checks=checks)
+    events = _events(endorsements.event_log, body, checks)
     return Claims(
         tee=Tee.TDX,
         measurement=tdx_measurement(body.mrtd, body.rtmrs),
@@ -64,8 +90,14 @@ def verify(
     )
 
 
+def _trust_domain(quote: Quote) -> TdBody:
+    if not isinstance(quote.body, TdBody):
+        raise EvidenceError("tdx.tee", "the quote is of an SGX enclave, expected a TDX trust domain")
+    return quote.body
+
+
 def _check_attributes(body: TdBody) -> None:
-    """Step 2. Without SEPT_VE_DISABLE the host can make the guest handle exceptions at memory accesses of its
+    """Without SEPT_VE_DISABLE the host can make the guest handle exceptions at memory accesses of its
     choice."""
     check = "tdx.attributes"
     if body.td_attributes & ~_KNOWN:
@@ -79,7 +111,7 @@ def _check_attributes(body: TdBody) -> None:
 
 
 def _check_migration(body: TdBody) -> None:
-    """Step 3. A migration TD holds the domain's keys, and nobody appraised it."""
+    """A migration TD holds the domain's keys, and nobody appraised it."""
     check = "tdx.migration"
     if body.td_attributes & MIGRATABLE:
         raise EvidenceError(
@@ -91,8 +123,15 @@ def _check_migration(body: TdBody) -> None:
         )
 
 
+def _events(log: EventLog | None, body: TdBody, checks: Checks) -> tuple[LoggedEvent, ...]:
+    if log is None:
+        checks.skip("tdx.event-log", "no event log came along")
+        return ()
+    with checks.run("tdx.event-log"):
+        return _check_event_log(log, body)
+
+
 def _check_event_log(log: EventLog, body: TdBody) -> tuple[LoggedEvent, ...]:
-    """Step 4."""
     registers = range(RTMR_COUNT)
     replayed = replay(log, RTMR_BANK, registers)
     for index in registers:

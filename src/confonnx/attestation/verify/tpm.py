@@ -1,18 +1,7 @@
 """TPM 2.0: from a quote, its PCR values and the certificate of its attestation key (AK) to claims.
 
-Steps (TCG TPM 2.0 Library parts 1 to 3; TCG EK Credential Profile for the key's purpose):
-
-1. ``EvidenceFormatError``: envelope, TPMS_ATTEST and signature have a known layout
-2. ``tpm.endorsements``: an AK certificate came along, and can be read
-3. ``tpm.root``, ``tpm.chain``, ``tpm.validity``: it chains to a root that the caller accepts, link by link,
-   at ``now``
-4. ``tpm.crl``, ``tpm.revoked``: where a certificate names a place for its CRL, a current CRL came along and
-   does not list it
-5. ``tpm.purpose``: the certificate is of an attestation key, not of a CA and not of an encryption key
-6. ``tpm.key``, ``tpm.signature``: the AK is a strong key, and signed the quote
-7. ``tpm.pcrs``: the PCR values are those of the quote, not of SHA-1, and one of them cannot be reset by
-   anyone
-8. ``tpm.event-log``: an event log that came along replays to them
+:data:`CHECKS` lists what is checked, in order (TCG TPM 2.0 Library parts 1 to 3; TCG EK Credential Profile
+for the key's purpose).
 """
 
 from __future__ import annotations
@@ -43,14 +32,58 @@ from confonnx.attestation.claims import (
 from confonnx.attestation.formats import event_log, evidence, tpm
 from confonnx.attestation.formats.evidence import AzureEvidence, TpmEvidence
 from confonnx.attestation.formats.tpm import EcdsaSignature, RsaSignature, TpmQuote
+from confonnx.attestation.verify.steps import UNTRACED, Checks, CheckTable
 from confonnx.attestation.verify.x509 import (
     Endorsements,
     build_chain,
+    chain_checks,
     check_revocation,
+    revocation_checks,
     spki_digest,
     verify_chain,
 )
 from confonnx.errors import EndorsementError, EvidenceError
+
+
+def quote_checks(step: str) -> CheckTable:
+    """What :func:`check_quote` checks, for the ``CHECKS`` of the verifier whose prefix is ``step``."""
+    return {
+        f"{step}.key": (
+            "the attestation key (AK) is a strong key",
+            "make an AK of RSA 2048 or P-256, or of more",
+        ),
+        f"{step}.signature": (
+            "the AK signed the quote",
+            "do not trust it: it was changed, or is another AK's",
+        ),
+        f"{step}.pcrs": (
+            "the PCR values are those of the quote, not of SHA-1, and one of them cannot be reset by anyone",
+            "quote PCRs of the SHA-256 bank, and send the values that were quoted",
+        ),
+        f"{step}.event-log": (
+            "the event log gives the quoted PCRs",
+            "get the log of this boot; leave it out if nobody reads it",
+        ),
+    }
+
+
+CHECKS: Final[CheckTable] = {
+    "tpm.endorsements": (
+        "an AK certificate is at hand, and can be read",
+        "add the AK's certificate chain to the endorsements, the AK's first",
+    ),
+    "tpm.format": (
+        "envelope, TPMS_ATTEST and signature have a known layout",
+        "see that the evidence is whole",
+    ),
+    **chain_checks("tpm"),  # up to a root that the caller accepts
+    **revocation_checks("tpm"),  # of the certificates that name a place for their CRL
+    "tpm.purpose": (
+        "the certificate is of an attestation key, not of a CA and not of an encryption key",
+        "have a certificate issued for the AK, with the extended key usage 2.23.133.8.3",
+    ),
+    **quote_checks("tpm"),
+}
 
 # SHA-256 of the SubjectPublicKeyInfo of "Azure Virtual TPM Root Certificate Authority 2023", as linked from
 # Microsoft's "Trusted Launch FAQ", section on vTPM certificates. A caller names the roots that it accepts;
@@ -81,22 +114,33 @@ def verify(
     now: datetime,
     roots: Collection[bytes],
     dangerous_skip_revocation: bool = False,
+    checks: Checks = UNTRACED,
 ) -> Claims:
     """Verify a quote against ``endorsements`` at ``now`` and return what it says.
 
     ``roots`` are SHA-256 digests of the public keys of AK certificate roots: :data:`AZURE_VTPM_ROOTS`, or the
-    caller's own CA. ``dangerous_skip_revocation`` leaves out step 4. Raises :class:`EvidenceFormatError`,
+    caller's own CA. ``dangerous_skip_revocation`` leaves out revocation. Raises :class:`EvidenceFormatError`,
     :class:`EvidenceError` or :class:`EndorsementError`.
     """
-    parsed = evidence.parse_tpm(data)  # step 1
-    chain = _chain(endorsements)  # step 2
-    valid_until = verify_chain(  # step 3
-        chain, roots=roots, now=now, step="tpm", heeded=frozenset({x509.ExtendedKeyUsage.oid})
+    with checks.run("tpm.endorsements"):
+        chain = _chain(endorsements)
+    with checks.run("tpm.format"):
+        parsed = evidence.parse_tpm(data)
+    valid_until = verify_chain(
+        chain,
+        roots=roots,
+        now=now,
+        step="tpm",
+        heeded=frozenset({x509.ExtendedKeyUsage.oid}),
+        checks=checks,
     )
-    if not dangerous_skip_revocation:
-        valid_until = min(valid_until, *_check_revocation(chain, endorsements, now=now))
-    _check_purpose(chain[0])
-    quoted = check_quote(parsed, chain[0].public_key(), step="tpm")
+    if dangerous_skip_revocation:
+        _skip_revocation(checks, "left out on the caller's demand")
+    else:
+        valid_until = min(valid_until, *_check_revocation(chain, endorsements, now=now, checks=checks))
+    with checks.run("tpm.purpose"):
+        _check_purpose(chain[0])
+    quoted = check_quote(parsed, chain[0].public_key(), step="tpm", checks=checks)
     return Claims(
         tee=Tee.TPM,
         measurement=pcr_measurement(quoted.pcrs),
@@ -121,23 +165,33 @@ def verify(
     )
 
 
-def check_quote(parsed: TpmEvidence | AzureEvidence, key: object, *, step: str) -> QuotedPcrs:
-    """Steps 1 and 6 to 8 with the public ``key`` of the AK; ``step`` is the prefix of check identifiers.
+def check_quote(
+    parsed: TpmEvidence | AzureEvidence, key: object, *, step: str, checks: Checks = UNTRACED
+) -> QuotedPcrs:
+    """Check a quote with the public ``key`` of the AK; ``step`` is the prefix of check identifiers.
 
     Raises :class:`EvidenceFormatError` or :class:`EvidenceError`.
     """
-    quote = tpm.parse_quote(parsed.message)
-    signature = tpm.parse_signature(parsed.signature)
-    _check_key(key, step=step)
-    if not _signature_holds(key, signature, quote.signed):  # step 6
-        raise EvidenceError(f"{step}.signature", "the attestation key did not sign the quote; it was changed")
-    pcrs = _check_pcrs(parsed, quote, signature.digest, step=step)
-    events = () if parsed.event_log is None else _check_event_log(parsed.event_log, pcrs, step=step)
+    with checks.run(f"{step}.format"):
+        quote = tpm.parse_quote(parsed.message)
+        signature = tpm.parse_signature(parsed.signature)
+    with checks.run(f"{step}.key"):
+        _check_key(key, step=step)
+    with checks.run(f"{step}.signature"):
+        _check_signature(key, signature, quote, step=step)
+    with checks.run(f"{step}.pcrs"):
+        pcrs = _check_pcrs(parsed, quote, signature.digest, step=step)
+    events: tuple[LoggedEvent, ...] = ()
+    if parsed.event_log is None:
+        checks.skip(f"{step}.event-log", "no event log came along")
+    else:
+        with checks.run(f"{step}.event-log"):
+            events = _check_event_log(parsed.event_log, pcrs, step=step)
     return QuotedPcrs(quote, tuple(sorted(pcrs, key=lambda pcr: (pcr.bank, pcr.index))), events)
 
 
 def _chain(endorsements: Endorsements) -> tuple[x509.Certificate, ...]:
-    """Step 2: the AK's certificate comes first (RFC 8555 §9.1); the others in any order."""
+    """The AK's certificate comes first (RFC 8555 §9.1); the others in any order."""
     if not endorsements.certificates:
         raise EndorsementError(
             "tpm.endorsements", "no AK certificate came along; add its chain to the endorsements"
@@ -146,21 +200,30 @@ def _chain(endorsements: Endorsements) -> tuple[x509.Certificate, ...]:
 
 
 def _check_revocation(
-    chain: Sequence[x509.Certificate], endorsements: Endorsements, *, now: datetime
+    chain: Sequence[x509.Certificate], endorsements: Endorsements, *, now: datetime, checks: Checks
 ) -> list[datetime]:
-    """Step 4; returns when the CRLs and the leaf expire."""
+    """A current CRL for each certificate that names a place for it; returns when the CRLs and the leaf
+    expire."""
     expiries = [chain[0].not_valid_after_utc]
     for certificate, issuer in pairwise(chain):
         published = any(isinstance(e.value, x509.CRLDistributionPoints) for e in certificate.extensions)
         if published or any(crl.issuer == issuer.subject for crl in endorsements.crls):
             expiries.append(
-                check_revocation(certificate, issuer=issuer, crls=endorsements.crls, now=now, step="tpm")
+                check_revocation(
+                    certificate, issuer=issuer, crls=endorsements.crls, now=now, step="tpm", checks=checks
+                )
             )
+    _skip_revocation(checks, "no certificate names a place for its CRL, and none came along")
     return expiries
 
 
+def _skip_revocation(checks: Checks, reason: str) -> None:
+    checks.skip("tpm.crl", reason)
+    checks.skip("tpm.revoked", reason)
+
+
 def _check_purpose(ak: x509.Certificate) -> None:
-    """Step 5. That the key is restricted, and signs only what the TPM made, is for its CA to know. An
+    """That the key is restricted, and signs only what the TPM made, is for its CA to know. An
     endorsement key's certificate also chains to the vendor, but that key cannot vouch for PCRs."""
     values = [extension.value for extension in ak.extensions]
     purposes = [value for value in values if isinstance(value, x509.ExtendedKeyUsage)]
@@ -176,7 +239,7 @@ def _check_purpose(ak: x509.Certificate) -> None:
 def _check_pcrs(
     parsed: TpmEvidence | AzureEvidence, quote: TpmQuote, digest: str, *, step: str
 ) -> tuple[Pcr, ...]:
-    """Step 7; returns the values in the order of the selection."""
+    """Returns the values in the order of the selection."""
     check = f"{step}.pcrs"
     values = evidence.parse_pcrs(parsed.pcrs)
     if set(values) != set(quote.selection):
@@ -195,7 +258,7 @@ def _check_pcrs(
 
 
 def _check_event_log(data: bytes, pcrs: Sequence[Pcr], *, step: str) -> tuple[LoggedEvent, ...]:
-    """Step 8, for each quoted register that the log speaks of, in the first bank of the quote."""
+    """For each quoted register that the log speaks of, in the first bank of the quote."""
     log = event_log.parse(data)
     bank = pcrs[0].bank
     quoted = {pcr.index: pcr.value for pcr in pcrs if pcr.bank == bank}
@@ -211,7 +274,7 @@ def _check_event_log(data: bytes, pcrs: Sequence[Pcr], *, step: str) -> tuple[Lo
 
 
 def _check_key(key: object, *, step: str) -> None:
-    """Step 6. The upper bound is what TPMs have; a longer key would only cost time."""
+    """The upper bound is what TPMs have; a longer key would only cost time."""
     if isinstance(key, rsa.RSAPublicKey) and _RSA_BITS[0] <= key.key_size <= _RSA_BITS[1]:
         return
     if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, _CURVES):
@@ -219,6 +282,13 @@ def _check_key(key: object, *, step: str) -> None:
     raise EvidenceError(
         f"{step}.key", "the attestation key is neither RSA of 2048 to 4096 bits nor on P-256, P-384 or P-521"
     )
+
+
+def _check_signature(
+    key: object, signature: RsaSignature | EcdsaSignature, quote: TpmQuote, *, step: str
+) -> None:
+    if not _signature_holds(key, signature, quote.signed):
+        raise EvidenceError(f"{step}.signature", "the attestation key did not sign the quote; it was changed")
 
 
 def _signature_holds(key: object, signature: RsaSignature | EcdsaSignature, message: bytes) -> bool:

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from confonnx.attestation.claims import CERTIFICATE_CHAIN, CERTIFICATE_LIST
+from confonnx.attestation.verify.steps import UNTRACED, Checks, CheckTable
 from confonnx.errors import EndorsementError
 
 MAX_CERTIFICATES: Final = 16
@@ -48,6 +49,35 @@ _UNREADABLE: Final = (
 # AMD's VEK certificates have serial number 0, which RFC 5280 forbids and `cryptography` warns about at each
 # one.
 warnings.filterwarnings("ignore", message="Parsed a serial number which wasn't positive")
+
+
+def chain_checks(step: str) -> CheckTable:
+    """What :func:`verify_chain` checks, for the ``CHECKS`` of the verifier whose prefix is ``step``."""
+    return {
+        f"{step}.root": (
+            "the chain ends in a pinned root",
+            "do not trust it: whoever signed it is not the vendor (upgrade if the vendor has a new root)",
+        ),
+        f"{step}.chain": (
+            "each certificate was issued by the next",
+            "use the certificates that belong to this machine; do not trust it if they are those",
+        ),
+        f"{step}.validity": (
+            "every certificate is valid at the time of the check",
+            "check the clock, and get current certificates (--endorsements fetch)",
+        ),
+    }
+
+
+def revocation_checks(step: str) -> CheckTable:
+    """What :func:`check_revocation` checks, for the ``CHECKS`` of the verifier whose prefix is ``step``."""
+    return {
+        f"{step}.crl": (
+            "the issuers' revocation lists are at hand and current",
+            "check the clock, and get current lists (--endorsements fetch)",
+        ),
+        f"{step}.revoked": ("no certificate is revoked", "do not trust it: its keys may be known to others"),
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +202,7 @@ def verify_chain(
     now: datetime,
     step: str,
     heeded: frozenset[x509.ObjectIdentifier] = frozenset(),
+    checks: Checks = UNTRACED,
 ) -> datetime:
     """Check a path, leaf first and root last, and return when its first certificate expires.
 
@@ -179,19 +210,25 @@ def verify_chain(
     Raises :class:`EndorsementError` with check ``<step>.root`` (the last certificate is no pinned root),
     ``<step>.chain`` (a link does not hold) or ``<step>.validity`` (a certificate is not valid at ``now``).
     """
-    root = chain[-1]
+    with checks.run(f"{step}.root"):
+        _check_root(chain[-1], roots, step=step)
+    with checks.run(f"{step}.chain"):
+        for depth, certificate in enumerate(chain):
+            _check_link(certificate, chain[min(depth + 1, len(chain) - 1)], step=step)
+            _check_extensions(certificate, depth=depth, step=step, heeded=_HEEDED | heeded)
+    with checks.run(f"{step}.validity"):
+        for certificate in chain:
+            check_validity(certificate, now=now, step=step)
+    return min(certificate.not_valid_after_utc for certificate in chain)
+
+
+def _check_root(root: x509.Certificate, roots: Collection[bytes], *, step: str) -> None:
     if spki_digest(root) not in roots:
         raise EndorsementError(
             f"{step}.root",
             f"the certificate chain ends in {_name(root)}, whose public key {spki_digest(root).hex()} is "
             f"none of the {len(roots)} pinned roots",
         )
-    for depth, certificate in enumerate(chain):
-        issuer = chain[depth + 1] if depth + 1 < len(chain) else root
-        _check_link(certificate, issuer, step=step)
-        _check_extensions(certificate, depth=depth, step=step, heeded=_HEEDED | heeded)
-        check_validity(certificate, now=now, step=step)
-    return min(certificate.not_valid_after_utc for certificate in chain)
 
 
 def check_validity(certificate: x509.Certificate, *, now: datetime, step: str) -> None:
@@ -213,23 +250,35 @@ def check_revocation(
     crls: Iterable[x509.CertificateRevocationList],
     now: datetime,
     step: str,
+    checks: Checks = UNTRACED,
 ) -> datetime:
     """Find the CRL of ``issuer``, check it, and check that it does not list ``certificate``.
 
     Returns the CRL's nextUpdate. Raises :class:`EndorsementError`: ``<step>.crl`` (missing, not signed by the
     issuer, or not current) or ``<step>.revoked``.
     """
-    # Several CRLs of one issuer may come along; the latest counts, so that an older one cannot hide a
-    # revocation.
-    candidates = sorted(
-        (crl for crl in crls if crl.issuer == issuer.subject), key=lambda crl: crl.last_update_utc
-    )
+    with checks.run(f"{step}.crl"):
+        crl = _latest_crl(crls, issuer, step=step)
+        next_update = _check_crl(crl, issuer, now=now, step=step)
+    with checks.run(f"{step}.revoked"):
+        _check_unlisted(certificate, crl, step=step)
+    return next_update
+
+
+def _latest_crl(
+    crls: Iterable[x509.CertificateRevocationList], issuer: x509.Certificate, *, step: str
+) -> x509.CertificateRevocationList:
+    """Several CRLs of one issuer may come along; the latest counts, so that an older one cannot hide a
+    revocation."""
+    candidates = [crl for crl in crls if crl.issuer == issuer.subject]
     if not candidates:
         raise EndorsementError(
             f"{step}.crl", f"no CRL of {_name(issuer)} came along; add it to the endorsements"
         )
-    crl = candidates[-1]
-    next_update = _check_crl(crl, issuer, now=now, step=step)
+    return max(candidates, key=lambda crl: crl.last_update_utc)
+
+
+def _check_unlisted(certificate: x509.Certificate, crl: x509.CertificateRevocationList, *, step: str) -> None:
     revoked = crl.get_revoked_certificate_by_serial_number(certificate.serial_number)
     if revoked is not None:
         raise EndorsementError(
@@ -237,7 +286,6 @@ def check_revocation(
             f"certificate {_name(certificate)} (serial {certificate.serial_number:#x}) was revoked on "
             f"{revoked.revocation_date_utc.isoformat()}",
         )
-    return next_update
 
 
 def _check_crl(

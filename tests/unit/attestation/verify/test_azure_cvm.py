@@ -23,6 +23,7 @@ from tests.support.authorities import amd, boot, intel, tcg
 from tests.support.authorities.intel import TDX4, TDX_COLLATERAL, td_body
 from tests.support.authorities.pki import NOW, ec_key, rsa_key
 from tests.support.authorities.tcg import Quote, binding, hcl_report, runtime_claims
+from tests.support.traced_checks import traced
 
 GOOD = Quote()
 CLAIMS = runtime_claims()
@@ -37,7 +38,8 @@ def snp_report(claims: bytes = CLAIMS, changes: dict[int, bytes] | None = None, 
 
 def run_snp(quote: Quote = GOOD, hcl: bytes | None = None) -> Claims:
     data = quote.azure(hcl or snp_report())
-    return azure_cvm.verify_snp(data, amd.endorsements(), now=NOW, roots=amd.roots())
+    with traced(azure_cvm.SNP_CHECKS, outside={"azure.endorsements"}) as checks:
+        return azure_cvm.verify_snp(data, amd.endorsements(), now=NOW, roots=amd.roots(), checks=checks)
 
 
 def run_tdx(
@@ -46,7 +48,8 @@ def run_tdx(
     td = td_quote or TDX4.but(body=td_body(report_data=binding(claims))).encode()
     data = quote.azure(hcl_report(TDREPORT, claims, kind=kind), td)
     endorsements = DcapEndorsements(dcap_collateral.parse(TDX_COLLATERAL.encode()))
-    return azure_cvm.verify_tdx(data, endorsements, now=NOW, roots=intel.roots())
+    with traced(azure_cvm.TDX_CHECKS, outside={"dcap.collateral"}) as checks:
+        return azure_cvm.verify_tdx(data, endorsements, now=NOW, roots=intel.roots(), checks=checks)
 
 
 def test_good_snp() -> None:

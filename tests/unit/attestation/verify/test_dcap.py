@@ -46,14 +46,16 @@ from tests.support.authorities.intel import (
     td_body,
 )
 from tests.support.authorities.pki import DAY, NOW, crl, ec_key, pem
+from tests.support.traced_checks import traced
 
 EVIL = ec_key("evil")
 
 
 def run(quote: Quote, collateral: Collateral, *, log: Any = None) -> Claims:
     endorsements = dcap.DcapEndorsements(dcap_collateral.parse(collateral.encode()), log)
-    verifier = tdx.verify if quote.tee_type else sgx.verify
-    return verifier(quote.encode(), endorsements, now=NOW, roots=intel.roots())
+    verify, table = (tdx.verify, tdx.CHECKS) if quote.tee_type else (sgx.verify, sgx.CHECKS)
+    with traced(table, outside={"dcap.collateral"}) as checks:
+        return verify(quote.encode(), endorsements, now=NOW, roots=intel.roots(), checks=checks)
 
 
 def check(quote: Quote, collateral: Collateral) -> str:

@@ -6,26 +6,32 @@ from datetime import timedelta
 
 import pytest
 
-from confonnx.attestation.claims import NitroClaims, Tee
+from confonnx.attestation.claims import Claims, NitroClaims, Tee
 from confonnx.attestation.verify import nitro
 from confonnx.errors import CheckError
 from tests.support.authorities import aws
 from tests.support.authorities.aws import INSTANCE, MODULE, PCR0, PCR8, REGION, REPORT_DATA, ROOT, Document
 from tests.support.authorities.pki import DAY, NOW, ec_key
+from tests.support.traced_checks import traced
 
 GOOD = Document()
 EVIL = ec_key("evil", "P-384")
 
 
+def run(document: Document) -> Claims:
+    with traced(nitro.CHECKS) as checks:
+        return nitro.verify(document.encode(), now=NOW, roots=aws.roots(), checks=checks)
+
+
 def check(document: Document) -> str:
     with pytest.raises(CheckError) as caught:
-        nitro.verify(document.encode(), now=NOW, roots=aws.roots())
+        run(document)
     return caught.value.check
 
 
 @pytest.mark.parametrize("tagged", [False, True])
 def test_good_evidence(tagged: bool) -> None:
-    claims = nitro.verify(GOOD.but(tagged=tagged).encode(), now=NOW, roots=aws.roots())
+    claims = run(GOOD.but(tagged=tagged))
     assert claims.tee is Tee.NITRO
     assert claims.measurement == PCR0
     assert claims.signer == PCR8

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from confonnx.attestation.claims import SevSnpClaims, TcbStatus, Tee
+from confonnx.attestation.claims import Claims, SevSnpClaims, TcbStatus, Tee
 from confonnx.attestation.verify import sev_snp
 from confonnx.attestation.verify.x509 import Endorsements
 from confonnx.errors import CheckError, EvidenceFormatError, VerificationError
 from tests.support.authorities import amd
 from tests.support.authorities.amd import ARK, ASK, CHIP_ID, MEASUREMENT, REPORT_DATA, Chip
 from tests.support.authorities.pki import DAY, NOW, crl, ec_key, raw_extension, rsa_key
+from tests.support.traced_checks import traced
 
 TURIN_ARK = ARK.but(subject="ARK-Turin")
 TURIN_ASK = ASK.but(subject="SEV-Turin", issuer=TURIN_ARK)
@@ -34,14 +35,19 @@ VLEK = {0x48: b"\4", 0x1A0: bytes(64)}
 VLEK_CHIP = Chip(kind="VLEK", product_name="Milan", hwid=None, csp_id="CN=cloud.example")
 
 
+def run(report: bytes, endorsements: Endorsements, **options: Any) -> Claims:
+    with traced(sev_snp.CHECKS) as checks:
+        return sev_snp.verify(report, endorsements, now=NOW, roots=amd.roots(), checks=checks, **options)
+
+
 def check(report: bytes, endorsements: Endorsements, **options: Any) -> str:
     with pytest.raises(CheckError) as caught:
-        sev_snp.verify(report, endorsements, now=NOW, roots=amd.roots(), **options)
+        run(report, endorsements, **options)
     return caught.value.check
 
 
 def test_good_evidence() -> None:
-    claims = sev_snp.verify(amd.report(), amd.endorsements(), now=NOW, roots=amd.roots())
+    claims = run(amd.report(), amd.endorsements())
     assert claims.tee is Tee.SEV_SNP
     assert claims.measurement == MEASUREMENT
     assert claims.report_data == REPORT_DATA
@@ -56,20 +62,13 @@ def test_good_evidence() -> None:
 
 
 def test_good_turin() -> None:
-    claims = sev_snp.verify(
-        amd.report(TURIN),
-        amd.endorsements(TURIN_CHIP.vek(TURIN_ASK), TURIN_ASK, TURIN_ARK),
-        now=NOW,
-        roots=amd.roots(),
-    )
+    claims = run(amd.report(TURIN), amd.endorsements(TURIN_CHIP.vek(TURIN_ASK), TURIN_ASK, TURIN_ARK))
     assert isinstance(claims.details, SevSnpClaims)
     assert claims.details.reported_tcb.fmc == 1
 
 
 def test_good_vlek() -> None:
-    claims = sev_snp.verify(
-        amd.report(VLEK), amd.endorsements(VLEK_CHIP.vek(VLEK_ASK), VLEK_ASK), now=NOW, roots=amd.roots()
-    )
+    claims = run(amd.report(VLEK), amd.endorsements(VLEK_CHIP.vek(VLEK_ASK), VLEK_ASK))
     assert isinstance(claims.details, SevSnpClaims)
     assert claims.details.csp_id == "CN=cloud.example"
     assert claims.details.signing_key == "VLEK"
@@ -86,9 +85,7 @@ def test_debug_and_id_key_are_claims() -> None:
 def test_revocation_is_only_skipped_on_request() -> None:
     endorsements = amd.endorsements(crls=())
     assert check(amd.report(), endorsements) == "sev-snp.crl"
-    claims = sev_snp.verify(
-        amd.report(), endorsements, now=NOW, roots=amd.roots(), dangerous_skip_revocation=True
-    )
+    claims = run(amd.report(), endorsements, dangerous_skip_revocation=True)
     assert claims.valid_until == NOW + 30 * DAY
 
 

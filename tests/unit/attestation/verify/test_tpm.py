@@ -25,13 +25,16 @@ from tests.support.authorities.tcg import (
     Quote,
     endorsements,
 )
+from tests.support.traced_checks import traced
 
 GOOD = Quote()
 EVIL = rsa_key("evil")
 
 
 def run(quote: Quote = GOOD, certificates: Endorsements | None = None, **options: Any) -> Any:
-    return tpm.verify(quote.encode(), certificates or endorsements(), now=NOW, roots=tcg.roots(), **options)
+    own = certificates or endorsements()
+    with traced(tpm.CHECKS) as checks:
+        return tpm.verify(quote.encode(), own, now=NOW, roots=tcg.roots(), checks=checks, **options)
 
 
 def check(quote: Quote = GOOD, certificates: Endorsements | None = None) -> str:
