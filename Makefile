@@ -13,7 +13,7 @@ NODE_PACKAGES := tests/interop/node/node_modules/.done tests/kubernetes/node/nod
 # What tests use, each with its Debian package. Root on Debian or Ubuntu gets the missing ones installed; elsewhere the
 # tests that need them are skipped with a reason, except in CI, where they fail.
 SYSTEM := node=nodejs npm=npm strace=strace nginx=nginx-light openssl=openssl swtpm=swtpm swtpm_setup=swtpm-tools \
-    tpm2=tpm2-tools /usr/share/ovmf/OVMF.fd=ovmf podman=podman runc=runc debootstrap=debootstrap
+    tpm2=tpm2-tools /usr/share/ovmf/OVMF.fd=ovmf podman=podman runc=runc debootstrap=debootstrap shellcheck=shellcheck
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint bench fuzz digits lock clean
@@ -50,6 +50,8 @@ LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-
 lock:            ## resolve the locked versions anew (needs uv)
 	$(LOCK) pyproject.toml --extra server --group dev --output-file requirements-dev.lock
 	$(LOCK) pyproject.toml --extra server --group build --constraint requirements-dev.lock --output-file requirements.lock
+	$(LOCK) pyproject.toml --extra server --constraint requirements.lock --output-file deploy/docker/server.lock
+	$(LOCK) --group build --constraint requirements.lock --output-file deploy/docker/build.lock
 	$(LOCK) tests/kubernetes/requirements.in --output-file tests/kubernetes/requirements.lock
 	$(LOCK) --no-deps tests/kubernetes/requirements-alone.in >> tests/kubernetes/requirements.lock
 
