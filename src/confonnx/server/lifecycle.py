@@ -219,6 +219,7 @@ def _assemble(settings: Settings, log: Log) -> _Parts:
             url_prefix=settings.url_prefix,
             max_response_bytes=settings.max_response_bytes,
             pad=not settings.dangerous_no_padding,
+            max_sessions=settings.max_sessions,
         ),
     )
     return _Parts(

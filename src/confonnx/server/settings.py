@@ -34,6 +34,7 @@ from confonnx.errors import ConfigurationError
 from confonnx.runtime.options import ExecutionMode, GraphOptimization
 from confonnx.server.logs import LogFormat, LogLevel
 from confonnx.server.quantities import ByteSize, Duration, show_duration, show_size
+from confonnx.server.sessions import MAX_SESSIONS
 
 T = TypeVar("T")
 
@@ -55,7 +56,7 @@ _PERSISTENT = 0x81  # TPM_HT_PERSISTENT, the first byte of such a handle (TPM 2.
 
 _POSITIVE = (
     *("max_request_bytes", "max_response_bytes", "max_buffered_bytes", "max_connections", "max_header_bytes"),
-    *("min_transfer_rate", "replay_capacity", "attestation_rate", "attestation_burst"),
+    *("min_transfer_rate", "replay_capacity", "max_sessions", "attestation_rate", "attestation_burst"),
     *("inference_threads", "intra_op_threads", "inter_op_threads"),
 )
 _LONGER_THAN_ZERO = (
@@ -220,6 +221,12 @@ class Settings(BaseSettings):
     replay_capacity: int = _option(
         1_000_000,
         "Requests remembered against replay, some 100 bytes each; when full, requests are refused.",
+        "Limits",
+    )
+    max_sessions: int = _option(
+        MAX_SESSIONS,
+        "Clients' sessions kept open, some 4 KiB each; one more evicts the oldest, which then costs a key "
+        "exchange again.",
         "Limits",
     )
     attestation_rate: int = _option(20, "Fresh attestations a second.", "Limits")

@@ -56,6 +56,7 @@ def _tees(of: Policy) -> set[Tee]:
         ({"enclave_hash": ""}, "must be 64 hex digits"),
         ({"enclave_hash": "a1" * 31}, "must be 64 hex digits"),
         ({"enclave_hash": "zz" * 32}, "must be 64 hex digits"),
+        ({"enclave_hash": "00" * 32}, "all zeros"),
         ({"enclave_hash": []}, "an empty list"),
         ({"enclave_hash": "a1" * 32, "enclave_model_hash": []}, "an empty list"),
         ({"enclave_hash": "a1" * 32, "enclave_model_hash": ""}, "model hash must be 64 hex digits"),
