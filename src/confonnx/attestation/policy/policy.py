@@ -157,6 +157,10 @@ def parse_enclave_hash(text: str) -> bytes:
             "the enclave hash must be 64 hex digits (SGX, Azure, simulated) or 96 (TDX, SEV-SNP, Nitro), "
             f"as `confonnx measure` prints; found {text.strip()[:100]!r}"
         )
+    if not any(value):
+        raise ConfigurationError(
+            "the enclave hash is all zeros, which measures nothing; `confonnx measure` prints the right one"
+        )
     return value
 
 
