@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from confonnx.attestation.claims import Claims, SevSnpClaims, SnpTcb, Tee
 from confonnx.attestation.formats import snp_report
+from confonnx.attestation.policy import Policy
 from confonnx.attestation.verify import sev_snp
 from confonnx.attestation.verify.x509 import Endorsements
 from confonnx.errors import EndorsementError, EvidenceError
@@ -90,6 +91,45 @@ def test_a_vlek_names_its_cloud() -> None:
     details = verify(one("snp/milan-v3-vlek-aws.bin")).details
     assert isinstance(details, SevSnpClaims)
     assert details.csp_id == "CN=cc-us-east-2.amazonaws.com"
+
+
+@pytest.mark.parametrize(
+    ("file", "codes"),
+    [
+        ("snp/milan-v3-vlek-aws.bin", ["policy.platform.vmpl"]),
+        ("snp/genoa-v3-msft.bin", ["policy.platform.host-data"]),
+        ("snp/milan-v3-msft.bin", ["policy.platform.host-data"]),
+        ("snp/turin-v5-msft.bin", ["policy.platform.host-data"]),
+        ("snp/milan-v2-trustee.bin", []),
+    ],
+)
+def test_the_simple_policy_says_which_line_a_guest_of_a_cloud_needs(file: str, codes: list[str]) -> None:
+    claims = verify(one(file))
+    policy = Policy.simple(enclave_hash=claims.measurement.hex(), dangerous_any_model=True)
+    failures = policy.check_claims(claims, now=MILAN_CRL_CURRENT)
+    assert [failure.code for failure in failures] == codes
+    lines = [failure.text.split("state ")[1].split(" in [[server]]")[0] for failure in failures]
+    text = policy.to_toml().replace('tee = "sev-snp"\n', "\n".join(['tee = "sev-snp"', *lines, ""]))
+    assert Policy.from_toml(text).check_claims(claims, now=MILAN_CRL_CURRENT) == ()
+
+
+@pytest.mark.parametrize(
+    ("line", "codes"),
+    [
+        ('signing_key = ["VLEK"]', []),
+        ('csp_id = ["CN=cc-us-east-2.amazonaws.com"]', []),
+        ('signing_key = ["VCEK"]', ["policy.platform.signing-key"]),
+        ('csp_id = ["CN=cc-eu-west-1.amazonaws.com"]', ["policy.platform.csp-id"]),
+        (f'chip_id = ["{"01" * 64}"]', ["policy.platform.chip-id"]),
+    ],
+)
+def test_whose_machine_it_is_can_be_stated(line: str, codes: list[str]) -> None:
+    claims = verify(one("snp/milan-v3-vlek-aws.bin"))
+    policy = Policy.from_toml(
+        'version = 1\ndeployment = "any"\n[models]\ndangerous_any = true\n[[server]]\ntee = "sev-snp"\n'
+        f'measurement = ["{claims.measurement.hex()}"]\nvmpl = [1]\n{line}\n'
+    )
+    assert [failure.code for failure in policy.check_claims(claims, now=MILAN_CRL_CURRENT)] == codes
 
 
 @pytest.mark.parametrize("v", [v for v in VECTORS if v not in VERIFIABLE], ids=lambda v: v.file)

@@ -22,6 +22,7 @@ from confonnx.attestation.policy import (
     ModelDigests,
     OneOf,
     OneOfNumbers,
+    OneOfTexts,
     Policy,
     describe,
     diff,
@@ -79,6 +80,9 @@ def _matchers(kind: Kind, size: int) -> st.SearchStrategy[Matcher]:
         case Kind.NUMBERS:
             numbers = st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=3)
             return numbers.map(lambda values: OneOfNumbers(tuple(values)))
+        case Kind.TEXTS:
+            texts = st.lists(_text.filter(bool), min_size=1, max_size=3)
+            return texts.map(lambda values: OneOfTexts(tuple(values)))
         case Kind.MINIMUM:
             return st.integers(0, 2**31 - 1).map(AtLeast)
         case Kind.MINIMUM_EACH:

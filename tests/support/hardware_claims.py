@@ -92,7 +92,7 @@ PCRS = tuple(Pcr("sha256", index, bytes([index + 1]) * 32) for index in range(9)
 NITRO = NitroClaims(
     module_id="i-1",
     issued_at=datetime(2026, 11, 24, tzinfo=UTC),
-    pcrs=tuple(Pcr("sha384", index, bytes([index + 1]) * 48) for index in (0, 1, 2, 3, 4, 8)),
+    pcrs=tuple(Pcr("sha384", index, bytes([index + 1]) * 48) for index in range(9)),
     user_data=None,
     nonce=None,
     public_key=None,

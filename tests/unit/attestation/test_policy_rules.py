@@ -25,6 +25,7 @@ from confonnx.attestation.policy import (
     AnyOf,
     AtLeast,
     AtLeastEach,
+    DangerousAnyModel,
     DcapTcb,
     DebugRule,
     Kind,
@@ -32,11 +33,14 @@ from confonnx.attestation.policy import (
     Matcher,
     OneOf,
     OneOfNumbers,
+    OneOfTexts,
+    Policy,
     ReferenceValues,
     fields_of,
     has_dcap_tcb,
     reference_values,
 )
+from confonnx.attestation.policy.matchers import Value
 from confonnx.errors import ConfigurationError
 from tests.support.hardware_claims import NITRO, PCRS, SGX, SNP, TCB_DATE, TDX, TPM, claims
 
@@ -49,6 +53,7 @@ NOW = datetime(2026, 11, 24, tzinfo=UTC)
         (ANY, [b"", b"x", 0, 5], []),
         (OneOf((b"ab", b"cd")), [b"ab", b"cd"], [b"", b"a", b"abc", b"AB", 0]),
         (OneOfNumbers((0, 3)), [0, 3], [1, b"\x03"]),
+        (OneOfTexts(("a", "b")), ["a", "b"], ["", "A", "ab", b"a", 0]),
         (AtLeast(3), [3, 4, 2**70], [2, 0, b"\xff"]),
         (
             AtLeastEach(b"\x02\x03"),
@@ -58,7 +63,7 @@ NOW = datetime(2026, 11, 24, tzinfo=UTC)
         (Masked(mask=0b110, value=0b010), [0b010, 0b011, 0b1010], [0, 0b110, 0b100, b"\x02"]),
     ],
 )
-def test_matchers(matcher: Matcher, accepted: list[bytes | int], refused: list[bytes | int]) -> None:
+def test_matchers(matcher: Matcher, accepted: list[Value], refused: list[Value]) -> None:
     assert [value for value in accepted if not matcher.accepts(value)] == []
     assert [value for value in refused if matcher.accepts(value)] == []
     assert str(matcher)
@@ -72,6 +77,8 @@ def test_matchers(matcher: Matcher, accepted: list[bytes | int], refused: list[b
         lambda: OneOf((b"a",) * 1025),
         lambda: OneOfNumbers(()),
         lambda: OneOfNumbers((-1,)),
+        lambda: OneOfTexts(()),
+        lambda: OneOfTexts(("a", "")),
         lambda: AtLeast(-1),
         lambda: AtLeastEach(b""),
         lambda: Masked(mask=0, value=0),
@@ -124,6 +131,8 @@ _STATED: dict[Tee, dict[str, Matcher]] = {
         "family_id": OneOf((bytes(16),)),
         "image_id": OneOf((bytes(16),)),
         "platform_info": Masked(mask=2, value=2),
+        "chip_id": OneOf((SNP.chip_id, b"y" * 64)),
+        "signing_key": OneOfTexts(("VCEK",)),
         "min_boot_loader": AtLeast(3),
         "min_tee": AtLeast(0),
         "min_snp": AtLeast(20),
@@ -199,6 +208,8 @@ _EXCHANGED: list[tuple[Tee, str, Claims]] = [
             "policy.platform.vmpl": {"vmpl": 1},
             "policy.platform.policy": {"policy": 0x70000},
             "policy.platform.platform-info": {"platform_info": 1},
+            "policy.platform.chip-id": {"chip_id": b"x" * 64},
+            "policy.platform.signing-key": {"signing_key": "VLEK"},
             "policy.platform.boot-loader": {"reported_tcb": SnpTcb(2, 0, 20, 219)},
             "policy.platform.snp": {"reported_tcb": SnpTcb(3, 0, 19, 219)},
             "policy.platform.microcode": {"reported_tcb": SnpTcb(3, 0, 20, 218)},
@@ -251,7 +262,7 @@ def test_claims_of_another_tee_are_refused() -> None:
 
 @pytest.mark.parametrize("tee", Tee)
 def test_every_field_reads_from_its_own_claims_and_from_no_others(tee: Tee) -> None:
-    turin = replace(SNP, reported_tcb=SnpTcb(3, 0, 20, 219, fmc=1))
+    turin = replace(SNP, reported_tcb=SnpTcb(3, 0, 20, 219, fmc=1), csp_id="CN=cloud")
     turin_details: dict[Tee, Details] = {
         Tee.SEV_SNP: turin,
         Tee.AZURE_SNP: _azure(Tee.AZURE_SNP, turin).details,
@@ -268,11 +279,56 @@ def test_every_field_reads_from_its_own_claims_and_from_no_others(tee: Tee) -> N
         found = field.read(own)
         pcr = field.key.removeprefix("pcr")
         if not (pcr.isdigit() and int(pcr) > 8):
-            assert isinstance(found, bytes if field.kind in (Kind.DIGESTS, Kind.MINIMUM_EACH) else int)
+            of_bytes = field.kind in (Kind.DIGESTS, Kind.MINIMUM_EACH)
+            assert isinstance(found, bytes if of_bytes else str if field.kind is Kind.TEXTS else int)
         if isinstance(found, bytes):
             assert len(found) == field.size
         if field.key != "measurement":
             assert field.read(other) is None
+
+
+def test_the_cloud_of_a_vlek_is_refused_where_it_is_another_or_missing() -> None:
+    values = _STATED[Tee.SEV_SNP] | {"signing_key": ANY, "csp_id": OneOfTexts(("CN=cloud",))}
+    server = reference_values(Tee.SEV_SNP, values)
+    for csp_id, codes in (
+        ("CN=cloud", []),
+        ("CN=other", ["policy.platform.csp-id"]),
+        (None, ["policy.platform.csp-id"]),
+    ):
+        found = replace(SNP, signing_key="VLEK", csp_id=csp_id)
+        failures = server.check(claims(Tee.SEV_SNP, found), now=NOW)
+        assert [failure.code for failure in failures] == codes
+
+
+def test_registers_that_aws_has_not_assigned_can_be_stated() -> None:
+    server = reference_values(Tee.NITRO, {"pcr0": OneOf((NITRO.pcrs[0].value,)), "pcr5": OneOf((bytes(48),))})
+    pcrs = tuple(pcr for pcr in NITRO.pcrs if pcr.index != 5)
+    for value, codes in ((bytes(48), []), (b"x" * 48, ["policy.platform.pcr5"])):
+        found = replace(NITRO, pcrs=(*pcrs, Pcr("sha384", 5, value)))
+        assert [failure.code for failure in server.check(claims(Tee.NITRO, found), now=NOW)] == codes
+
+
+@pytest.mark.parametrize(
+    ("tee", "good", "change"),
+    [
+        (Tee.SEV_SNP, SNP, {"vmpl": 1}),
+        (Tee.SEV_SNP, SNP, {"host_data": b"h" * 32}),
+        (Tee.SGX, SGX, {"attributes": 0x15}),
+        (Tee.SGX, SGX, {"config_id": b"c" * 64}),
+        (Tee.TDX, TDX, {"mr_owner": b"o" * 48}),
+        (Tee.TDX, TDX, {"xfam": 1}),
+    ],
+)
+def test_a_default_that_refuses_says_which_line_accepts(tee: Tee, good: Any, change: dict[str, Any]) -> None:
+    changed = claims(tee, replace(good, **change))
+    (whole, matcher), *_ = _STATED[tee].items()
+    accepted = (reference_values(tee, {whole: matcher}),)
+    policy = Policy(accepted=accepted, models=DangerousAnyModel(), deployments=ANY)
+    (failure,) = policy.check_claims(changed, now=NOW)
+    line = failure.text.split("state ")[1].split(" in [[server]]")[0]
+    assert line.startswith(f"{next(iter(change))} = ")
+    text = policy.to_toml().replace("[[server]]\n", f"[[server]]\n{line}\n")
+    assert Policy.from_toml(text).check_claims(changed, now=NOW) == ()
 
 
 def test_a_minimum_for_a_component_that_is_not_there_refuses() -> None:

@@ -17,6 +17,7 @@ from confonnx.attestation.policy.matchers import (
     Matcher,
     OneOf,
     OneOfNumbers,
+    OneOfTexts,
 )
 from confonnx.attestation.policy.parts import DangerousAnyModel, Freshness, ModelDigests, parse_model_hash
 from confonnx.attestation.policy.policy import Policy, parse_enclave_hash
@@ -44,6 +45,7 @@ __all__ = [
     "ModelDigests",
     "OneOf",
     "OneOfNumbers",
+    "OneOfTexts",
     "Policy",
     "ReferenceValues",
     "Role",

@@ -29,7 +29,7 @@ from confonnx.attestation.claims import (
     Tee,
     TpmClaims,
 )
-from confonnx.attestation.policy.matchers import ANY, AtLeast, Masked, Matcher, OneOf, OneOfNumbers
+from confonnx.attestation.policy.matchers import ANY, AtLeast, Masked, Matcher, OneOf, OneOfNumbers, Value
 
 
 class Role(Enum):
@@ -48,6 +48,7 @@ class Kind(Enum):
 
     DIGESTS = auto()  # OneOf: a list of hex strings
     NUMBERS = auto()  # OneOfNumbers: a list of integers
+    TEXTS = auto()  # OneOfTexts: a list of strings
     MINIMUM = auto()  # AtLeast: an integer
     MINIMUM_EACH = auto()  # AtLeastEach: a hex string
     BITS = auto()  # Masked: {mask = "0x…", value = "0x…"}
@@ -60,6 +61,8 @@ class Kind(Enum):
                 return "a list of hex strings"
             case Kind.NUMBERS:
                 return "a list of integers"
+            case Kind.TEXTS:
+                return "a list of strings"
             case Kind.MINIMUM:
                 return "an integer"
             case Kind.MINIMUM_EACH:
@@ -82,7 +85,7 @@ class Field:
     key: str
     name: str
     kind: Kind
-    read: Callable[[Claims], bytes | int | None]
+    read: Callable[[Claims], Value | None]
     size: int = 0
     role: Role = Role.GUARD
     default: Matcher | None = None
@@ -122,27 +125,27 @@ def has_dcap_tcb(tee: Tee) -> bool:
     return tee in (Tee.SGX, Tee.TDX, Tee.AZURE_TDX)
 
 
-def _sgx(read: Callable[[SgxClaims], bytes | int]) -> Callable[[Claims], bytes | int | None]:
+def _sgx(read: Callable[[SgxClaims], Value]) -> Callable[[Claims], Value | None]:
     return lambda claims: read(claims.details) if isinstance(claims.details, SgxClaims) else None
 
 
-def _tdx(read: Callable[[TdxClaims], bytes | int]) -> Callable[[Claims], bytes | int | None]:
-    def of(claims: Claims) -> bytes | int | None:
+def _tdx(read: Callable[[TdxClaims], Value]) -> Callable[[Claims], Value | None]:
+    def of(claims: Claims) -> Value | None:
         details = claims.details.hardware if isinstance(claims.details, AzureClaims) else claims.details
         return read(details) if isinstance(details, TdxClaims) else None
 
     return of
 
 
-def _snp(read: Callable[[SevSnpClaims], bytes | int | None]) -> Callable[[Claims], bytes | int | None]:
-    def of(claims: Claims) -> bytes | int | None:
+def _snp(read: Callable[[SevSnpClaims], Value | None]) -> Callable[[Claims], Value | None]:
+    def of(claims: Claims) -> Value | None:
         details = claims.details.hardware if isinstance(claims.details, AzureClaims) else claims.details
         return read(details) if isinstance(details, SevSnpClaims) else None
 
     return of
 
 
-def _tcb(read: Callable[[SnpTcb], int | None]) -> Callable[[Claims], bytes | int | None]:
+def _tcb(read: Callable[[SnpTcb], int | None]) -> Callable[[Claims], Value | None]:
     # REPORTED_TCB is the one that the VCEK was derived for, hence the one that the signature proves (AMD
     # 56860 §2.2).
     return _snp(lambda snp: read(snp.reported_tcb))
@@ -162,7 +165,7 @@ def _digest(
     key: str,
     name: str,
     size: int,
-    read: Callable[[Claims], bytes | int | None],
+    read: Callable[[Claims], Value | None],
     role: Role = Role.GUARD,
     default: Matcher | None = None,
 ) -> Field:
@@ -252,6 +255,10 @@ _SNP_GUARDS = (
     Field("vmpl", "VMPL", Kind.NUMBERS, _snp(lambda snp: snp.vmpl), default=OneOfNumbers((0,))),
     Field("policy", "POLICY", Kind.BITS, _snp(lambda snp: snp.policy), default=_SNP_POLICY),
     Field("platform_info", "PLATFORM_INFO", Kind.BITS, _snp(lambda snp: snp.platform_info), default=ANY),
+    # Whose machines: a VCEK is of a chip (CHIP_ID; on Turin 8 bytes and zeros), a VLEK of a cloud (CSP_ID).
+    _digest("chip_id", "CHIP_ID", 64, _snp(lambda snp: snp.chip_id), default=ANY),
+    Field("signing_key", "SIGNING_KEY", Kind.TEXTS, _snp(lambda snp: snp.signing_key), default=ANY),
+    Field("csp_id", "CSP_ID of the VLEK", Kind.TEXTS, _snp(lambda snp: snp.csp_id), default=ANY),
     Field(
         "min_boot_loader",
         "TCB BOOT_LOADER",
@@ -317,6 +324,7 @@ _NITRO: Final = (
     _nitro_pcr(2, "application", Role.GUARD, ANY),
     _nitro_pcr(3, "role of the parent instance", Role.GUARD, ANY),
     _nitro_pcr(4, "parent instance", Role.GUARD, ANY),
+    *(_nitro_pcr(index, "which AWS has not assigned", Role.GUARD, ANY) for index in (5, 6, 7)),
 )
 
 

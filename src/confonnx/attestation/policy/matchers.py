@@ -14,12 +14,15 @@ from confonnx.errors import ConfigurationError
 
 MAX_ACCEPTED: Final = 1024  # values for one field
 
+Value: TypeAlias = bytes | int | str
+"""What a field of evidence may be."""
+
 
 @dataclass(frozen=True, slots=True)
 class AnyValue:
     """Accepts every value, and says so in words. Use ``ANY``."""
 
-    def accepts(self, found: bytes | int) -> bool:
+    def accepts(self, found: Value) -> bool:
         return True
 
     def __str__(self) -> str:
@@ -44,7 +47,7 @@ class OneOf:
                 f"{sorted({len(value) for value in self.values})}"
             )
 
-    def accepts(self, found: bytes | int) -> bool:
+    def accepts(self, found: Value) -> bool:
         return found in self.values
 
     def __str__(self) -> str:
@@ -63,11 +66,28 @@ class OneOfNumbers:
                 f"expected 1 to {MAX_ACCEPTED} integers, none negative, found {self.values}"
             )
 
-    def accepts(self, found: bytes | int) -> bool:
+    def accepts(self, found: Value) -> bool:
         return found in self.values
 
     def __str__(self) -> str:
         return " or ".join(map(str, self.values))
+
+
+@dataclass(frozen=True, slots=True)
+class OneOfTexts:
+    """Accepts the listed texts, one or more, none of them empty."""
+
+    values: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.values) <= MAX_ACCEPTED or not all(self.values):
+            raise ConfigurationError(f"expected 1 to {MAX_ACCEPTED} texts, none empty, found {self.values}")
+
+    def accepts(self, found: Value) -> bool:
+        return found in self.values
+
+    def __str__(self) -> str:
+        return " or ".join(map(repr, self.values))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +100,7 @@ class AtLeast:
         if self.minimum < 0:
             raise ConfigurationError(f"expected a minimum of 0 or more, found {self.minimum}")
 
-    def accepts(self, found: bytes | int) -> bool:
+    def accepts(self, found: Value) -> bool:
         return isinstance(found, int) and found >= self.minimum
 
     def __str__(self) -> str:
@@ -99,7 +119,7 @@ class AtLeastEach:
         if not self.minimum:
             raise ConfigurationError("expected one minimum for each component, found none")
 
-    def accepts(self, found: bytes | int) -> bool:
+    def accepts(self, found: Value) -> bool:
         return (
             isinstance(found, bytes)
             and len(found) == len(self.minimum)
@@ -127,14 +147,14 @@ class Masked:
         if self.value < 0 or self.value & ~self.mask:
             raise ConfigurationError(f"the value {self.value:#x} has bits outside its mask {self.mask:#x}")
 
-    def accepts(self, found: bytes | int) -> bool:
+    def accepts(self, found: Value) -> bool:
         return isinstance(found, int) and found & self.mask == self.value
 
     def __str__(self) -> str:
         return f"bits {self.mask:#x} equal to {self.value:#x}"
 
 
-Matcher: TypeAlias = AnyValue | OneOf | OneOfNumbers | AtLeast | AtLeastEach | Masked
+Matcher: TypeAlias = AnyValue | OneOf | OneOfNumbers | OneOfTexts | AtLeast | AtLeastEach | Masked
 
 
 def _hex(value: bytes) -> str:

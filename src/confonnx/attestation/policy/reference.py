@@ -18,6 +18,7 @@ from confonnx.attestation.policy.matchers import (
     Matcher,
     OneOf,
     OneOfNumbers,
+    OneOfTexts,
 )
 from confonnx.attestation.policy.rules import AllOf, DcapTcb, DebugRule, FieldRule, Rule
 from confonnx.errors import ConfigurationError, Failure
@@ -73,7 +74,8 @@ class ReferenceValues:
         rules: list[Rule] = [DebugRule(self.allow_debug)]
         if self.tcb is not None:
             rules.append(self.tcb)
-        rules += [FieldRule(field, matcher) for field, matcher in self.conditions]
+        stated = dict(self.values)
+        rules += [FieldRule(field, matcher, field.key in stated) for field, matcher in self.conditions]
         failures = AllOf(tuple(rules)).check(claims, now=now)
         if not self.label:
             return failures
@@ -113,7 +115,9 @@ def _check_kind(title: str, field: Field, matcher: Matcher) -> None:
             return
         case (Kind.MINIMUM_EACH, AtLeastEach(minimum)) if len(minimum) == field.size:
             return
-        case (Kind.NUMBERS, OneOfNumbers()) | (Kind.MINIMUM, AtLeast()) | (Kind.BITS, Masked()):
+        case (Kind.NUMBERS, OneOfNumbers()) | (Kind.TEXTS, OneOfTexts()):
+            return
+        case (Kind.MINIMUM, AtLeast()) | (Kind.BITS, Masked()):
             return
     size = f" of {field.size} bytes" if field.size else ""
     raise ConfigurationError(

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 from confonnx.attestation.claims import AzureClaims, Claims, DcapPlatform, SgxClaims, TcbStatus, TdxClaims
 from confonnx.attestation.policy.fields import Field, Kind
-from confonnx.attestation.policy.matchers import ANY, Matcher
+from confonnx.attestation.policy.matchers import ANY, Masked, Matcher, Value
 from confonnx.errors import ConfigurationError, Failure
 
 # Intel issued collateral of this number on 2025-02-26; older numbers know fewer TCB recoveries. A release
@@ -83,17 +83,24 @@ class DebugRule:
 @dataclass(frozen=True, slots=True)
 class FieldRule:
     """The value of one field is accepted by ``matcher``. A field that the evidence lacks is refused unless
-    any value is accepted."""
+    any value is accepted. ``stated``: the policy says so, and not a default."""
 
     field: Field
     matcher: Matcher
+    stated: bool = True
 
     def check(self, claims: Claims, *, now: datetime) -> tuple[Failure, ...]:
         found = self.field.read(claims)
         if self.matcher == ANY or (found is not None and self.matcher.accepts(found)):
             return ()
         shown = "none" if found is None else show(found, self.field)
-        return (Failure(self.field.check_id, f"{self.field.name}: expected {self.matcher}, found {shown}"),)
+        text = f"{self.field.name}: expected {self.matcher}, found {shown}"
+        if not self.stated and found is not None:
+            statement = _statement(self.field, self.matcher, found)
+            text += (
+                f" (a default; if this is what you trust, state {statement} in [[server]] of a policy file)"
+            )
+        return (Failure(self.field.check_id, text),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +177,15 @@ def dcap_platform(claims: Claims) -> DcapPlatform | None:
     return details.platform if isinstance(details, SgxClaims | TdxClaims) else None
 
 
-def show(found: bytes | int, field: Field) -> str:
+def show(found: Value, field: Field) -> str:
     """A field's value as messages and reports print it."""
     if isinstance(found, bytes):
         return found.hex()
     return f"{found:#x}" if field.kind is Kind.BITS else str(found)
+
+
+def _statement(field: Field, matcher: Matcher, found: Value) -> str:
+    """The line of a policy file that accepts ``found`` where the default ``matcher`` does not."""
+    if isinstance(matcher, Masked) and isinstance(found, int):
+        return f'{field.key} = {{ mask = "{matcher.mask:#x}", value = "{found & matcher.mask:#x}" }}'
+    return f'{field.key} = ["{found.hex()}"]' if isinstance(found, bytes) else f"{field.key} = [{found!r}]"

@@ -44,6 +44,7 @@ from confonnx.attestation.policy.matchers import (
     Matcher,
     OneOf,
     OneOfNumbers,
+    OneOfTexts,
 )
 from confonnx.attestation.policy.parts import DangerousAnyModel, Freshness, ModelDigests, parse_model_hash
 from confonnx.attestation.policy.reference import ReferenceValues, reference_values, unknown_key
@@ -168,6 +169,8 @@ def _read_matcher(field: Field, value: object, where: str) -> Matcher:
             if not isinstance(numbers, tuple | list):
                 raise _wrong(where, field.kind.expected, value)
             return OneOfNumbers(tuple(_integer(number, where) for number in numbers))
+        case Kind.TEXTS:
+            return OneOfTexts((value,) if isinstance(value, str) else _strings(value, where))
         case Kind.MINIMUM:
             return AtLeast(_integer(value, where))
         case Kind.MINIMUM_EACH:
@@ -257,6 +260,8 @@ def _write_matcher(matcher: Matcher) -> str:
         case OneOf(values):
             return _value([value.hex() for value in values])
         case OneOfNumbers(values):
+            return _value(list(values))
+        case OneOfTexts(values):
             return _value(list(values))
         case AtLeast(minimum):
             return str(minimum)
