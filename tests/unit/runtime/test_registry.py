@@ -92,8 +92,8 @@ def test_a_tiny_model_runs_inline_for_inputs_as_large_as_the_timed_ones(
     monkeypatch.setattr(inline, "_timed", lambda session, inputs: 0.0005)
     model = load(tmp_path, models.identity())
     assert model.inline
-    assert model.runs_inline(floats(8))
-    assert not model.runs_inline(floats(9))
+    assert model.runs_inline(floats(8192))
+    assert not model.runs_inline(floats(8193))  # the next size would be over 64 KiB
     assert not model.runs_inline({"unknown": np.zeros(1)})
     assert model.runs_inline({})
 
@@ -114,9 +114,48 @@ def test_a_slow_model_goes_to_the_pool(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_the_first_run_does_not_decide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    durations = iter([0.05, 0.0009, 0.002, 0.002])
+    durations = iter([0.05, 0.0009, 0.002, 0.002] + [0.002] * 4)
     monkeypatch.setattr(inline, "_timed", lambda session, inputs: next(durations))
-    assert load(tmp_path, models.identity()).inline
+    assert load(tmp_path, models.identity()).inline_bound == InlineBound({"x": 8})
+
+
+@pytest.mark.parametrize(
+    ("fast", "refused", "bound"), [(8, None, 8), (127, None, 32), (128, None, 128), (9000, 512, 128)]
+)
+def test_the_bound_is_the_largest_size_that_is_fast(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fast: int, refused: int | None, bound: int
+) -> None:
+    def timed(session: Session, inputs: dict[str, Value]) -> float:
+        array = inputs["x"]
+        assert isinstance(array, np.ndarray)
+        if array.size == refused:
+            raise InferenceError("not this one")
+        return 0.0009 if array.size <= fast else 0.0011
+
+    monkeypatch.setattr(inline, "_timed", timed)
+    assert load(tmp_path, models.identity()).inline_bound == InlineBound({"x": bound})
+
+
+@pytest.mark.parametrize(
+    ("shape", "elements", "trials"), [(["n", "m"], 64, 1), ([3], 3, 2), (["n", 4], 4 * 2048, 6)]
+)
+def test_larger_sizes_are_tried_where_elements_tell_the_shape(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: list[int | str], elements: int, trials: int
+) -> None:
+    calls = []
+
+    def timed(session: Session, inputs: dict[str, Value]) -> float:
+        calls.append(inputs)
+        return 0.0001
+
+    monkeypatch.setattr(inline, "_timed", timed)
+    proto = models.model(
+        {"x": models.tensor(1, shape)},
+        {"y": models.tensor(1, shape)},
+        [helper.make_node("Identity", ["x"], ["y"])],
+    )
+    assert load(tmp_path, proto).inline_bound == InlineBound({"x": elements})
+    assert len(calls) == 4 * trials
 
 
 def unbounded() -> list[onnx.ModelProto]:
