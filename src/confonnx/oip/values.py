@@ -47,11 +47,10 @@ def check_inputs(
         InvalidInputError: an input is missing, is none of the model's, or does not fit.
     """
     known = {spec.name for spec in specs}
-    expected = ", ".join(spec.name for spec in specs) or "no inputs"
     if extra := [name for name in inputs if name not in known]:
-        raise InvalidInputError(f"the model has no input {_names(extra)}; expected: {expected}")
+        raise InvalidInputError(f"the model has no input {_names(extra)}; expected: {_expected(specs)}")
     if missing := [spec.name for spec in specs if spec.name not in inputs and not spec.optional]:
-        raise InvalidInputError(f"missing input {_names(missing)}; expected: {expected}")
+        raise InvalidInputError(f"missing input {_names(missing)}; expected: {_expected(specs)}")
     return {
         spec.name: coerce(inputs[spec.name], spec, convert=convert) for spec in specs if spec.name in inputs
     }
@@ -322,6 +321,10 @@ def _describe(value: object) -> str:
     except InvalidInputError:
         name = str(value.dtype)
     return f"an array of {name} with shape {list(value.shape)}"
+
+
+def _expected(specs: Sequence[ValueSpec]) -> str:
+    return ", ".join(spec.name for spec in specs) or "no inputs"
 
 
 def _names(names: Iterable[str]) -> str:

@@ -25,6 +25,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from email.utils import formatdate
+from functools import lru_cache
 from pathlib import PurePath
 from typing import TypeVar
 
@@ -334,12 +335,17 @@ def _seal(
 
 def _encode(reply: Reply, now: datetime) -> list[Buffer]:
     fields = (
-        ("date", formatdate(now.timestamp(), usegmt=True)),
+        ("date", _http_date(int(now.timestamp()))),
         ("content-type", reply.content_type),
         *reply.fields,
     )
     # A response nonce is a multiple of eight bytes long: aligned in the plaintext is aligned in the message.
     return bhttp.encode_response(bhttp.Response(reply.status, fields), reply.body, offset=0)
+
+
+@lru_cache(maxsize=2)
+def _http_date(second: int) -> str:
+    return formatdate(second, usegmt=True)
 
 
 async def _off_loop(size: int, work: Callable[[], T]) -> T:

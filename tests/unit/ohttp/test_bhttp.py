@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -300,6 +301,27 @@ def test_fields_that_are_refused(name: str, value: str, message: str) -> None:
 def test_field_values_that_are_allowed() -> None:
     fields = (("a", ""), ("b", "x\ty z"), ("c", "caf\xe9"), ("!#$%&'*+-.^_`|~09az", "1"))
     assert parse_request(GET + section(*fields)).fields == fields
+
+
+@pytest.mark.parametrize("place", ["{}", "{}b", "a{}", "a{}b"])
+def test_every_character_of_a_field_value(place: str) -> None:
+    allowed = {chr(code) for code in (*range(0x21, 0x7F), *range(0x80, 0x100))}
+    if place == "a{}b":
+        allowed |= {" ", "\t"}
+    for code in range(0x110):
+        fields = (("f", place.format(chr(code))),)
+        if chr(code) in allowed:
+            assert Response(200, fields).field("f") == place.format(chr(code))
+        else:
+            with pytest.raises(BhttpError, match="value of field 0"):
+                Response(200, fields)
+
+
+def test_a_long_path_that_is_wrong_at_its_end_is_refused_at_once() -> None:
+    started = time.perf_counter()
+    with pytest.raises(BhttpError, match="the path"):
+        Request("GET", "http", "a", "/" + "a%20" * 2000 + "%")
+    assert time.perf_counter() - started < 1
 
 
 def test_values_beyond_latin_1_cannot_be_encoded() -> None:
