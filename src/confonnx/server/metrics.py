@@ -5,7 +5,7 @@ labelled with names of loaded models and a closed set of outcomes; no identifier
 from a tensor. Even so they tell the host which model is asked how often; ``--no-metrics`` keeps that from it.
 
 What every request passes is counted here, under one lock, and handed to the library when it is scraped: its
-own timers, gauges and label look-ups cost several times as much (docs/adr/0011-short-path.md).
+own timers, gauges and label look-ups cost several times as much (docs/adr/0012-short-path.md).
 """
 
 from __future__ import annotations
