@@ -34,6 +34,7 @@ from confonnx.attestation.statement import NONCE_SIZES
 from confonnx.errors import (
     AuthenticationError,
     BundleError,
+    ConfigurationError,
     ConfonnxError,
     EncapsulationError,
     OverloadedError,
@@ -176,9 +177,7 @@ class App:
             case "attestation":
                 return await self._attest(request)
             case _:
-                return HttpResponse(
-                    200, {"content-type": KEYS_MEDIA_TYPE}, (self._attestation.key_configs(),)
-                )
+                return self._key_configs()
 
     def _route(self, request: HttpRequest) -> str:
         """A name from a closed set, fit for a log."""
@@ -195,6 +194,14 @@ class App:
             return path[len(prefix) :] or "/"
         return path
 
+    def _key_configs(self) -> HttpResponse:
+        try:
+            content = self._attestation.key_configs()
+        except ConfigurationError as error:  # the clock jumped too far for the key ring
+            self._log.emit(EvidenceFailed(reason=str(error)))
+            return problem(503, fields={"retry-after": "5"})
+        return HttpResponse(200, {"content-type": KEYS_MEDIA_TYPE}, (content,))
+
     async def _attest(self, request: HttpRequest) -> HttpResponse:
         try:
             nonce = _nonce(request.query)
@@ -205,7 +212,7 @@ class App:
         except OverloadedError as error:
             self._metrics.count_attestation(Outcome.OVERLOADED)
             return problem(429, fields={"retry-after": str(error.retry_after)})
-        except TeeError as error:
+        except (TeeError, ConfigurationError) as error:  # no device, or a clock that jumped too far
             self._metrics.count_attestation(Outcome.FAILED)
             self._log.emit(EvidenceFailed(reason=str(error)))
             return problem(503, fields={"retry-after": "5"})

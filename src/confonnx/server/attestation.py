@@ -80,7 +80,8 @@ class Attestation:
     async def bundle(self, nonce: bytes | None) -> bytes:
         """A CMW collection (``application/cmw+json``) that binds ``nonce`` (16 to 64 bytes), if there is one.
 
-        Raises OverloadedError over the rate, and TeeError when the device fails.
+        Raises OverloadedError over the rate, TeeError when the device fails, and ConfigurationError when the
+        clock jumped further than the key ring follows.
         """
         if nonce is not None:
             self._bucket.take()
@@ -94,7 +95,10 @@ class Attestation:
             return self._kept[1]
 
     def key_configs(self) -> bytes:
-        """``application/ohttp-keys``: the configurations of the current epoch, unproven."""
+        """``application/ohttp-keys``: the configurations of the current epoch, unproven.
+
+        Raises ConfigurationError when the clock jumped further than the key ring follows.
+        """
         keys = self._ring.attested_keys(self._now())
         current: Sequence[int] = [key.epoch for key in keys]
         return encode_key_configs(key.config for key in keys if key.epoch == min(current))

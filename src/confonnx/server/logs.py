@@ -131,7 +131,7 @@ class KeyRollover:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvidenceFailed:
-    """The TEE gave no evidence. ``reason`` is the device's, and holds nothing of a request."""
+    """There is no evidence. ``reason`` is the device's or the key ring's, and holds nothing of a request."""
 
     event: ClassVar = "no evidence"
     level: ClassVar = LogLevel.ERROR

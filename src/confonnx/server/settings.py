@@ -29,6 +29,7 @@ from confonnx.attestation.attest.tpm_transport import DEFAULT_DEVICE
 from confonnx.attestation.canonical_json import Json
 from confonnx.attestation.claims import Tee
 from confonnx.attestation.endorse.options import AMD_KDS, INTEL_PCS
+from confonnx.attestation.policy import Freshness
 from confonnx.attestation.statement import MAX_TEXT
 from confonnx.errors import ConfigurationError
 from confonnx.runtime.options import ExecutionMode, GraphOptimization
@@ -362,7 +363,7 @@ def load_settings(
     except ValidationError as error:
         raise ConfigurationError(_explain(error, given, below, path)) from None
     _check_together(settings)
-    return settings, (*_environment_warnings(), *_idle_options(settings))
+    return settings, (*_environment_warnings(), *_idle_options(settings), *_rare_rollover(settings))
 
 
 def cli_options() -> list[inspect.Parameter]:
@@ -479,6 +480,17 @@ def _idle_options(settings: Settings) -> list[str]:
         f"--{name.replace('_', '-')} {reason}"
         for name, reason in _IDLE.items()
         if getattr(settings, name) is not None
+    ]
+
+
+def _rare_rollover(settings: Settings) -> list[str]:
+    """A client stops sealing to a key at the age that its policy allows, whatever the server says of it."""
+    accepted = Freshness().max_key_age
+    if settings.key_rollover_interval <= accepted:
+        return []
+    return [
+        f"--key-rollover-interval is {settings.key_rollover_interval}: clients use a key for {accepted} at "
+        "most unless their policy says otherwise (max_key_age_seconds), and find no valid key after that"
     ]
 
 

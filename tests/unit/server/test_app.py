@@ -215,6 +215,20 @@ def test_failing_device_is_503_and_logged() -> None:
     run(scenario)
 
 
+@pytest.mark.parametrize("target", ["/attestation", f"/attestation?nonce={'A' * 43}", "/ohttp"])
+def test_a_clock_that_jumped_further_than_the_key_ring_follows_is_503_and_logged(target: str) -> None:
+    async def scenario() -> None:
+        gateway = Gateway(gated())
+        gateway.now += timedelta(days=1_500_000)
+        response = await gateway.get(target)
+        assert (response.status, response.fields["retry-after"]) == (503, "5")
+        assert "correct the clock" in str(gateway.log()[0]["reason"])
+        gateway.now -= timedelta(days=1_500_000)  # corrected: the ring is as it was
+        assert (await gateway.get("/ohttp")).status == 200
+
+    run(scenario)
+
+
 def test_sealed_request_is_answered_sealed_on_both_gateways(models: list[LoadedModel]) -> None:
     async def scenario() -> None:
         gateway = Gateway(models)

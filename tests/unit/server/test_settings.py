@@ -249,3 +249,10 @@ def test_cli_options_make_a_typer_command() -> None:
     shown = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"}).output
     for text in ("--key-rollover-interval", "1d", "128MiB", "8888", "--no-metrics"):
         assert text in shown
+
+
+def test_a_rare_rollover_outlives_what_clients_accept() -> None:
+    assert load_settings({"key_rollover_interval": "48h"})[1] == ()
+    (warning,) = load_settings({"key_rollover_interval": "72h"})[1]
+    assert "--key-rollover-interval is 3 days" in warning
+    assert "max_key_age_seconds" in warning
