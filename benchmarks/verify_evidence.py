@@ -4,8 +4,8 @@
 
 Each line is evidence of real hardware with its endorsements, at a time when these were valid, appraised as a
 client does it: everything is parsed anew, then come chain, revocation, signatures and the policy. One thread;
-the median of as many as fit. There is no real evidence of a TPM with the certificate of its key, and none of an
-Azure VM on TDX that a verifier may accept, so these two are not in the table.
+the median of as many as fit. There is no real evidence of a TPM with the certificate of its key, and none of
+an Azure VM on TDX that a verifier may accept, so these two are not in the table.
 """
 
 from __future__ import annotations

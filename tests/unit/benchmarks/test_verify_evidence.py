@@ -31,8 +31,10 @@ def test_every_case_is_accepted_and_told(tmp_path: Path, capsys: pytest.CaptureF
 
 def test_evidence_that_is_refused_is_not_measured() -> None:
     case, *_ = real_cases(shared_dir() / "vectors")
+    changed = bytearray(case.evidence)
+    changed[112] ^= 1  # MRENCLAVE
     with pytest.raises(VerificationError):
-        measure(replace(case, evidence=case.evidence[:-1] + b"x"), seconds=0)
+        measure(replace(case, evidence=bytes(changed)), seconds=0)
 
 
 def test_the_table_has_milliseconds() -> None:
