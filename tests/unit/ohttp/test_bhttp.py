@@ -113,6 +113,15 @@ def test_a_large_body_is_aligned_where_the_message_will_lie(size: int, path: str
     assert parse_response(b"".join(parts)) == replace(response, body=body)
 
 
+@pytest.mark.parametrize("length", range(16384, 16392))
+def test_what_no_lengths_align_stays_as_short_as_it_can_be(length: int) -> None:
+    response = Response(200, (("f", "v" * length),))
+    parts = encode_response(response, [bytes(1 << 16)], offset=0)
+    shortest = encode_response(response, [bytes(1 << 16)])
+    assert len(parts[0]) % 8 == 0 or parts == shortest
+    assert parse_response(b"".join(parts)) == parse_response(b"".join(shortest))
+
+
 def test_a_small_body_has_the_shortest_encoding() -> None:
     assert encode_request(FULL, offset=1) == encode_request(FULL)
 
