@@ -182,9 +182,14 @@ def test_a_ca_file_that_cannot_be_used(tmp_path: Path) -> None:
             Downloader(ca_file=path)
 
 
-def identified(issuer: ec.EllipticCurvePrivateKey) -> tuple[tuple[x509.ExtensionType, bool], ...]:
-    """What Python 3.13 and later want to see in certificates."""
-    return ((x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.public_key()), False),)
+def identified(
+    key: ec.EllipticCurvePrivateKey, issuer: ec.EllipticCurvePrivateKey
+) -> tuple[tuple[x509.ExtensionType, bool], ...]:
+    """What Python 3.13 and later want to see in certificates (``VERIFY_X509_STRICT``)."""
+    return (
+        (x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False),
+        (x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.public_key()), False),
+    )
 
 
 LONG = (datetime(2020, 1, 1, tzinfo=UTC), datetime(2046, 1, 1, tzinfo=UTC))
@@ -194,7 +199,7 @@ CA = Template(
     ca=True,
     not_before=LONG[0],
     not_after=LONG[1],
-    extensions=identified(ec_key("pccs-ca")),
+    extensions=identified(ec_key("pccs-ca"), ec_key("pccs-ca")),
 )
 LEAF = Template(
     "PCCS",
@@ -204,7 +209,7 @@ LEAF = Template(
     not_after=LONG[1],
     extensions=(
         (x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), False),
-        *identified(ec_key("pccs-ca")),
+        *identified(ec_key("pccs"), ec_key("pccs-ca")),
     ),
 )
 
