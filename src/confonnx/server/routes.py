@@ -177,10 +177,13 @@ class Routes:
     async def _on_pool(self, work: Callable[[Abort], Reply]) -> Reply:
         abort = Abort()
         submitted = time.monotonic()
+        pending = [work]
+        del work
 
         def run() -> Reply:
             self._metrics.queue_seconds.observe(time.monotonic() - submitted)
-            return work(abort)
+            # Taken out, so that nothing holds the request when its answer is there: its buffer is used again.
+            return pending.pop()(abort)
 
         return await self._scheduler.submit(run, deadline=submitted + self._timeout, abort=abort)
 
