@@ -18,7 +18,7 @@ from confonnx.server import lifecycle
 from confonnx.server.app import App, _internal_reply
 from confonnx.server.logs import Log
 from confonnx.server.messages import HttpRequest, HttpResponse
-from confonnx.server.settings import load_settings
+from confonnx.server.settings_sources import load_settings
 
 _PLAIN = "/v2/"
 _INNER_FIELDS = ("content-type", HEADER_LENGTH_FIELD)

@@ -21,7 +21,7 @@ from confonnx.ohttp.session import SESSION_REQUEST_MEDIA_TYPE, SESSION_RESPONSE_
 from confonnx.server.lifecycle import running
 from confonnx.server.logs import Log, LogFormat, LogLevel
 from confonnx.server.messages import HttpRequest
-from confonnx.server.settings import load_settings
+from confonnx.server.settings_sources import load_settings
 from tests.support.models import add_model
 from tests.support.recording_proxy import recording_proxy
 from tests.support.running import RunningServer, running_server

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from confonnx.server.auth import ApiKey, parse_credentials
-from confonnx.server.settings import load_settings
+from confonnx.server.settings_sources import load_settings
 from tests.kubernetes.chart import CHART, IMAGE, REPOSITORY, TOOLS, ChartError, Engine, merged
 from tests.support.commands import confonnx
 from tests.support.documents import blocks

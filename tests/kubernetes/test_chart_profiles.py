@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from confonnx.server.settings import load_settings
+from confonnx.server.settings_sources import load_settings
 from tests.kubernetes.chart import (
     CHART,
     IMAGE,

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from confonnx.server.settings import Settings, cli_options, load_settings
+from confonnx.cli.server_options import cli_options
+from confonnx.server.settings import Settings
+from confonnx.server.settings_sources import load_settings
 from tests.kubernetes.chart import Engine, Object
 from tests.kubernetes.profiles import kserve_pod, load_kserve, restricted_violations
 

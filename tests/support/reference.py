@@ -16,7 +16,9 @@ from pydantic.fields import FieldInfo
 
 from confonnx.cli.app import VERBS, build
 from confonnx.cli.outcome import EXIT_STATUSES
-from confonnx.server.settings import CONFIG_VARIABLE, PREFIX, Settings, cli_options
+from confonnx.cli.server_options import cli_options
+from confonnx.server.settings import PREFIX, Settings
+from confonnx.server.settings_sources import CONFIG_VARIABLE
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/reference/commands.md"
 _INTRODUCTION = f"""

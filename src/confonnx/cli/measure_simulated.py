@@ -8,7 +8,8 @@ import typer
 
 from confonnx.attestation.attest.simulated import measure_installation
 from confonnx.cli.server_options import server_command
-from confonnx.server.settings import Settings, load_settings
+from confonnx.server.settings import Settings
+from confonnx.server.settings_sources import load_settings
 
 
 @server_command

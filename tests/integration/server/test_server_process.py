@@ -31,13 +31,13 @@ from confonnx.server.auth import hash_credential
 from confonnx.server.lifecycle import Running, running
 from confonnx.server.logs import Log, LogFormat, LogLevel
 from confonnx.server.messages import HttpRequest
-from confonnx.server.settings import load_settings
+from confonnx.server.settings_sources import load_settings
 from tests.support.models import add_model
 
 SERVE = """
 import sys
 from confonnx.server.lifecycle import serve
-from confonnx.server.settings import load_settings
+from confonnx.server.settings_sources import load_settings
 settings, warnings = load_settings(dict(item.split("=", 1) for item in sys.argv[1:]))
 sys.exit(serve(settings, warnings=warnings))
 """

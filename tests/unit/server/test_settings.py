@@ -14,10 +14,12 @@ from typer.testing import CliRunner
 
 from confonnx.attestation import canonical_json
 from confonnx.attestation.claims import Tee
+from confonnx.cli.server_options import cli_options
 from confonnx.errors import ConfigurationError
 from confonnx.runtime.options import ExecutionMode
 from confonnx.server.logs import LogFormat, LogLevel
-from confonnx.server.settings import Settings, cli_options, load_settings
+from confonnx.server.settings import Settings
+from confonnx.server.settings_sources import load_settings
 
 SECRET = "canary-key-48a1"
 

@@ -16,7 +16,7 @@ from confonnx.attestation.attest.tpm_commands import Tpm
 from confonnx.attestation.attest.tpm_transport import parse_address
 from confonnx.attestation.claims import Tee
 from confonnx.errors import ConfigurationError, TeeError
-from confonnx.server.settings import load_settings
+from confonnx.server.settings_sources import load_settings
 from confonnx.server.tee import open_attester
 from tests.support.fake_kernel import no_wait
 from tests.support.swtpm import SoftwareTpm, running_swtpm
