@@ -13,7 +13,12 @@ import numpy as np
 from benchmarks.load import LoadError, ask_once, split_answer
 from benchmarks.workloads import Workload
 from confonnx.ohttp import bhttp
-from confonnx.ohttp.encapsulation import REQUEST_MEDIA_TYPE, ResponseOpener, encapsulate_request
+from confonnx.ohttp.encapsulation import (
+    HEADER_SIZE,
+    REQUEST_MEDIA_TYPE,
+    ResponseOpener,
+    encapsulate_request,
+)
 from confonnx.ohttp.hpke import Kem
 from confonnx.ohttp.key_config import KeyConfig, parse_key_configs
 from confonnx.oip import binary
@@ -80,7 +85,8 @@ def prepare(variant: Variant, workload: Workload, *, port: int, count: int) -> P
         return Prepared([_post(path, fields, body)] * count, None)
     config = _key_config(port, variant.kem)
     dated = (("date", format_datetime(datetime.now(UTC), usegmt=True)), *fields)
-    parts = bhttp.encode_request(bhttp.Request("POST", "http", _AUTHORITY, path, dated, body))
+    inner = bhttp.Request("POST", "http", _AUTHORITY, path, dated)
+    parts = bhttp.encode_request(inner, encoded.parts, offset=HEADER_SIZE)  # aligned, as our client sends it
     messages, openers = [], []
     for _ in range(count):
         sealed, opener = encapsulate_request(config, parts)

@@ -24,8 +24,8 @@ def test_a_large_answer_takes_over_the_buffer_of_its_request(tmp_path: Path) -> 
     model = load_single(identity_model(tmp_path / "identity.onnx"))
     gateway = Gateway(Registry.load([model], SessionOptions()).models, max_response_bytes=1 << 22)
     # The kernel may stop a pool's thread between the end of its work and its last look at the request; the
-    # answer then gets a buffer of its own. Ten times in a row it does not.
-    assert any([_takes_over(gateway) for _ in range(10)])
+    # answer then gets a buffer of its own. Ten times in a row that does not happen.
+    assert any(_takes_over(gateway) for _ in range(10))
 
 
 def _takes_over(gateway: Gateway) -> bool:
