@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 
 @dataclass
 class CannedServer:
-    """``pieces`` go out for every request, ``pause`` seconds apart; then it hangs up, or not."""
+    """``pieces`` go out for every request, ``pause`` seconds apart; then it hangs up, or not. ``first`` goes
+    out at once for the first request instead."""
 
     pieces: Sequence[bytes]
     pause: float = 0.0
     keep_open: bool = False
+    first: bytes | None = None
     heard: list[bytes] = field(default_factory=list)
     connections: int = 0
     port: int = 0
@@ -52,6 +54,9 @@ class CannedServer:
             if request.startswith(b"\x16"):
                 break  # a TLS handshake, which is answered in plain text at once
         self.heard.append(request)
+        if self.first is not None and len(self.heard) == 1:
+            connection.sendall(self.first)
+            return True
         for piece in self.pieces:
             connection.sendall(piece)
             time.sleep(self.pause)
@@ -69,10 +74,12 @@ def _expected(request: bytes) -> int:
 
 
 @contextmanager
-def canned(*pieces: bytes, pause: float = 0.0, keep_open: bool = False) -> Iterator[CannedServer]:
+def canned(
+    *pieces: bytes, pause: float = 0.0, keep_open: bool = False, first: bytes | None = None
+) -> Iterator[CannedServer]:
     """A `CannedServer` in a thread."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = CannedServer(pieces, pause, keep_open, port=listener.getsockname()[1])
+        server = CannedServer(pieces, pause, keep_open, first, port=listener.getsockname()[1])
         thread = threading.Thread(target=server.serve, args=(listener,), daemon=True)
         thread.start()
         try:

@@ -19,6 +19,7 @@ from typing import Protocol
 
 import httpx2
 
+from confonnx.attestation.endorse.deadline import DeadlineTransport
 from confonnx.client.exchange import AnswerReader, Fields, HttpRequest, HttpResponse
 from confonnx.client.options import Connection
 from confonnx.errors import ConfigurationError, TransportError
@@ -68,17 +69,18 @@ class HttpTransport:
         """Opens nothing yet. Raises ConfigurationError for a CA file or proxy that cannot be used."""
         self._connection = connection
         with _configuration_errors():
+            self._transport = DeadlineTransport(
+                verify=_tls(connection), proxy=connection.proxy, limits=_limits()
+            )
             self._client = httpx2.Client(
-                verify=_tls(connection),
-                proxy=connection.proxy,
+                transport=self._transport,
                 trust_env=False,
                 follow_redirects=False,
-                limits=_limits(),
                 cookies=_cookies(connection),
             )
 
     def send(self, request: HttpRequest, *, timeout: float | None) -> HttpResponse:
-        """See `Transport.send`. A slow sender is cut off at ``timeout``, at worst after twice that time."""
+        """See `Transport.send`. A slow peer is cut off at ``timeout``; looking up its name is outside."""
         deadline = None if timeout is None else monotonic() + timeout
         prepared = self._client.build_request(
             request.method,
@@ -87,18 +89,25 @@ class HttpTransport:
             content=_pieces(request.body) if request.body else None,
             timeout=httpx2.Timeout(timeout),
         )
-        with _network_errors(prepared):
-            response = self._client.send(prepared, stream=True)
-            try:
-                reader = AnswerReader(request, response.status_code, _fields(response))
-                if reader.wants_body:
-                    for piece in response.iter_raw():
-                        reader.feed(piece)
-                        if deadline is not None and monotonic() > deadline:
-                            raise _timed_out(prepared, timeout)
-            finally:
-                response.close()
+        try:
+            with _network_errors(prepared), self._transport.until(deadline):
+                reader = self._exchange(prepared, request)
+        except TransportError as error:
+            if deadline is not None and monotonic() >= deadline:
+                raise _timed_out(prepared, timeout) from error
+            raise
         return reader.finish(self.now())
+
+    def _exchange(self, prepared: httpx2.Request, request: HttpRequest) -> AnswerReader:
+        response = self._client.send(prepared, stream=True)
+        try:
+            reader = AnswerReader(request, response.status_code, _fields(response))
+            if reader.wants_body:
+                for piece in response.iter_raw():
+                    reader.feed(piece)
+        finally:
+            response.close()
+        return reader
 
     def close(self) -> None:
         """See `Transport.close`."""

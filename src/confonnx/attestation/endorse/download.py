@@ -6,17 +6,16 @@ read, bodies have limits and calls have deadlines. No credentials are sent.
 
 from __future__ import annotations
 
-import socket
 import ssl
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from os import PathLike
-from threading import Timer
 from time import monotonic, sleep
-from typing import Any, Final, TypeAlias
+from typing import Final
 
 import httpx2
 
+from confonnx.attestation.endorse.deadline import DeadlineTransport
 from confonnx.attestation.endorse.exchange import MALFORMED, MISSING, Answer, Request
 from confonnx.errors import (
     ConfigurationError,
@@ -31,10 +30,6 @@ _BUSY: Final = frozenset({429, 503})
 _MISSING: Final = frozenset({400, 404, 410})
 _DEFAULT_RETRY: Final = 10  # seconds, where a busy service does not say
 _LONGEST_WAIT: Final = 30  # seconds; a longer Retry-After is the caller's to wait for
-# Where httpx2 tells of a connection that it made (its "trace" extension).
-_CONNECTED: Final = frozenset({"connection.connect_tcp.complete", "connection.start_tls.complete"})
-
-_Trace: TypeAlias = Callable[[str, Mapping[str, Any]], None]
 
 
 class Downloader:
@@ -56,13 +51,10 @@ class Downloader:
             tls = ssl.create_default_context()
             if ca_file is not None:
                 tls.load_verify_locations(cafile=ca_file)
-            self._client = httpx2.Client(
-                verify=tls,
-                proxy=proxy,
-                trust_env=False,
-                follow_redirects=False,
-                limits=httpx2.Limits(max_keepalive_connections=0),  # so that `_cut_off` sees each connect
-            )
+            # A service is asked a few times a day: it would have closed an idle connection.
+            limits = httpx2.Limits(max_keepalive_connections=0)
+            self._transport = DeadlineTransport(verify=tls, proxy=proxy, limits=limits)
+            self._client = httpx2.Client(transport=self._transport, trust_env=False, follow_redirects=False)
         except (OSError, ValueError, httpx2.InvalidURL) as error:  # ssl.SSLError is an OSError
             raise ConfigurationError(f"ca_file or proxy cannot be used: {error}") from error
 
@@ -92,13 +84,12 @@ class Downloader:
             raise _too_late(request)
         with (
             _network_errors(request, deadline),
-            _cut_off(left) as trace,
+            self._transport.until(deadline),
             self._client.stream(
                 "GET",
                 request.url,
                 headers={"accept": "*/*", "accept-encoding": "identity", "user-agent": "confonnx"},
                 timeout=httpx2.Timeout(left),
-                extensions={"trace": trace},
             ) as response,
         ):
             _check_status(request, response)
@@ -152,32 +143,6 @@ def _read(request: Request, response: httpx2.Response, deadline: float | None) -
 
 def _too_late(request: Request) -> TransportError:
     return TransportError(f"{request.what}: {request.url} did not answer in time")
-
-
-@contextmanager
-def _cut_off(left: float | None) -> Iterator[_Trace]:
-    """Ends the connection after ``left`` seconds. httpx2's time-outs are of one read each, so a service that
-    sends a byte now and then could hold a call for ever."""
-    sockets: list[socket.socket] = []
-
-    def trace(event: str, info: Mapping[str, Any]) -> None:
-        if event in _CONNECTED:
-            sockets.append(info["return_value"].get_extra_info("socket"))
-
-    def cut() -> None:
-        for connected in sockets[-1:]:  # TLS takes over from the plain socket
-            with suppress(OSError):  # the other side was faster
-                connected.shutdown(socket.SHUT_RDWR)
-
-    timer = None if left is None else Timer(left, cut)
-    if timer is not None:
-        timer.daemon = True
-        timer.start()
-    try:
-        yield trace
-    finally:
-        if timer is not None:
-            timer.cancel()
 
 
 @contextmanager
