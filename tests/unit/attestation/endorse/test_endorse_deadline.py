@@ -23,7 +23,9 @@ def server() -> Iterator[CannedServer]:
 
 @pytest.fixture
 def transport() -> Iterator[DeadlineTransport]:
-    with DeadlineTransport(verify=False, proxy=None, limits=httpx2.Limits()) as made:
+    with DeadlineTransport(
+        verify=False, proxy=None, limits=httpx2.Limits(max_keepalive_connections=0)
+    ) as made:
         yield made
 
 
