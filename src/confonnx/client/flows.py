@@ -13,15 +13,13 @@ An error of either is thrown into the flow. `sync` and `aio` drive the same flow
 What every sealed request goes through:
 
 1. keys that were verified under the policy and have time left, else `KeysWanted` (proactively, some time
-before
-   they run out);
+   before they run out);
 2. a model that the policy accepts, and inputs that fit its attested schema and limits;
 3. Open Inference Protocol in Binary HTTP, with a ``Date`` (RFC 9458 §6.5.1), sealed to the attested key: in
    the session that is open with it, or alone;
 4. the answer: "cannot open" leads to one re-attestation and one retry, a sealed ``#date`` problem to one
-correction
-   of the date and one retry; whatever does not open is an error, and nothing is ever sent to a key not
-   verified.
+   correction of the date and one retry; whatever does not open is an error, and nothing is ever sent to a
+   key not verified.
 """
 
 from __future__ import annotations
