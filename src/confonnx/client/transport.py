@@ -252,7 +252,10 @@ def _network_errors(request: httpx2.Request) -> Iterator[None]:
 
 
 def _timed_out(request: httpx2.Request, timeout: float | None) -> TransportError:
-    return TransportError(f"{_name(request)}: no complete answer within {timeout} s")
+    waited = "its time" if timeout is None else f"{timeout:.3g} s"
+    return TransportError(
+        f"{_name(request)}: no complete answer within {waited}; give a longer timeout= if it needs more"
+    )
 
 
 def _name(request: httpx2.Request) -> str:
