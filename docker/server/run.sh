@@ -48,7 +48,7 @@ else
     for device in /dev/sev-guest /dev/tdx_guest /dev/tpmrm0 /dev/nsm; do
         [ ! -e "$device" ] || found=1 options+=(--device="$device")
     done
-    [ ! -d /sys/kernel/config/tsm/report ] || found=1 options+=(--volume=/sys/kernel/config/tsm:/sys/kernel/config/tsm)
+    [ ! -d /sys/kernel/config/tsm/report ] || found=1 options+=(--volume=/sys/kernel/config:/sys/kernel/config)
     [ -n "$found" ] || fail "this machine has none of /sys/kernel/config/tsm/report, /dev/sev-guest, /dev/tdx_guest," \
         "/dev/tpmrm0 and /dev/nsm, so it is no confidential VM. To run without protection: CONFONNX_TEE=simulated $0"
 fi

@@ -93,7 +93,7 @@ class HttpTransport:
             with _network_errors(prepared), self._transport.until(deadline):
                 reader = self._exchange(prepared, request)
         except TransportError as error:
-            if deadline is not None and monotonic() >= deadline:
+            if timeout is not None and deadline is not None and monotonic() >= deadline:
                 raise _timed_out(prepared, timeout) from error
             raise
         return reader.finish(self.now())
@@ -148,6 +148,7 @@ class AsyncHttpTransport:
                 async with asyncio.timeout(timeout):
                     return await self._exchange(prepared, request)
             except TimeoutError:
+                assert timeout is not None  # asyncio.timeout(None) never ends
                 raise _timed_out(prepared, timeout) from None
 
     async def _exchange(self, prepared: httpx2.Request, request: HttpRequest) -> HttpResponse:
@@ -251,11 +252,9 @@ def _network_errors(request: httpx2.Request) -> Iterator[None]:
         raise TransportError(f"{_name(request)}: the connection failed: {error}") from error
 
 
-def _timed_out(request: httpx2.Request, timeout: float | None) -> TransportError:
-    waited = "its time" if timeout is None else f"{timeout:.3g} s"
-    return TransportError(
-        f"{_name(request)}: no complete answer within {waited}; give a longer timeout= if it needs more"
-    )
+def _timed_out(request: httpx2.Request, timeout: float) -> TransportError:
+    what = f"{_name(request)}: no complete answer within {timeout:.3g} s"
+    return TransportError(f"{what}; give a longer timeout= if it needs more")
 
 
 def _name(request: httpx2.Request) -> str:
