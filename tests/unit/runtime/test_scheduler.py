@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
-from collections.abc import Awaitable, Callable
+import weakref
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from functools import partial
+from itertools import chain, repeat
 
 import pytest
 
-from confonnx.errors import DeadlineExceededError, OverloadedError
+from confonnx.errors import DeadlineExceededError, InvalidInputError, OverloadedError
 from confonnx.runtime.scheduler import Scheduler
 
 
@@ -97,11 +101,9 @@ def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
 
 def test_the_time_to_come_back_grows_with_what_runs_take() -> None:
     async def test() -> None:
-        scheduler, gate = Scheduler(threads=1, max_queue=0), Gate()
-        clock = iter([0.0, 4000.0, 4000.0])
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(time, "monotonic", lambda: next(clock))
-            scheduler._run(lambda: None, None)
+        seconds, gate = chain([0.0, 0.0], repeat(4000.0)), Gate()  # at: accept, begin, end
+        scheduler = Scheduler(threads=1, max_queue=0, clock=lambda: next(seconds))
+        await scheduler.submit(lambda: None)
         task = asyncio.ensure_future(scheduler.submit(gate))
         await until(lambda: scheduler.running == 1)
         with pytest.raises(OverloadedError) as caught:
@@ -151,11 +153,93 @@ def test_a_deadline_that_has_passed_already() -> None:
         with pytest.raises(DeadlineExceededError, match="had passed when the request arrived"):
             await scheduler.submit(ran.set, deadline=time.monotonic() - 1)
         assert not ran.is_set()
+
+    run(test)
+
+
+def test_a_thread_does_not_begin_what_is_too_late_even_before_the_event_loop_notices() -> None:
+    async def test() -> None:
+        ran = threading.Event()
+
+        def clock() -> float:
+            return 0.0 if threading.current_thread() is threading.main_thread() else 10.0
+
+        scheduler = Scheduler(threads=1, max_queue=0, clock=clock)
         with pytest.raises(DeadlineExceededError, match="while the request was queued"):
-            scheduler._run(ran.set, time.monotonic() - 1)
+            await scheduler.submit(ran.set, deadline=5)
         assert not ran.is_set()
 
     run(test)
+
+
+def test_the_first_step_needs_no_task() -> None:
+    """The front runs a handler's first step in a callback, and makes a task only if it waits."""
+
+    async def test() -> None:
+        scheduler, gate = Scheduler(threads=1, max_queue=1), Gate()
+        loop = asyncio.get_running_loop()
+        finished: asyncio.Future[str] = loop.create_future()
+
+        def first_step() -> None:
+            assert asyncio.current_task() is None
+            coroutine = scheduler.submit(gate, deadline=time.monotonic() + 10)
+            waiter = coroutine.send(None)
+            assert asyncio.isfuture(waiter)
+            waiter.add_done_callback(partial(last_step, coroutine))
+
+        def last_step(coroutine: Coroutine[object, None, str], waiter: asyncio.Future[object]) -> None:
+            with pytest.raises(StopIteration) as caught:
+                coroutine.send(None)
+            finished.set_result(caught.value.value)
+
+        loop.call_soon(first_step)
+        gate.opened.set()
+        assert await finished == "through"
+
+    run(test)
+
+
+def test_a_caller_that_is_closed_drops_its_work() -> None:
+    async def test() -> None:
+        scheduler, gate, ran = Scheduler(threads=1, max_queue=1), Gate(), threading.Event()
+        running = asyncio.ensure_future(scheduler.submit(gate))
+        await until(lambda: scheduler.running == 1)
+        queued = scheduler.submit(ran.set)
+        queued.send(None)
+        assert scheduler.queued == 1
+        queued.close()
+        assert scheduler.queued == 0
+        gate.opened.set()
+        await running
+        assert await scheduler.close(timeout=5)
+        assert not ran.is_set()
+
+    run(test)
+
+
+def test_nothing_keeps_a_request_that_failed() -> None:
+    class Payload:
+        pass
+
+    async def test() -> weakref.ref[Payload]:
+        scheduler = Scheduler(threads=1, max_queue=0)
+        payload = [Payload()]
+        seen = weakref.ref(payload[0])
+
+        def fail(request: list[Payload]) -> None:
+            held = request.pop()
+            raise InvalidInputError(f"not {type(held).__name__}")
+
+        with suppress(InvalidInputError):
+            await scheduler.submit(partial(fail, payload))
+        await scheduler.submit(lambda: None)  # by now the thread has left the first one behind
+        return seen
+
+    gc.disable()  # what is freed below is freed because nothing refers to it
+    try:
+        assert asyncio.run(test())() is None
+    finally:
+        gc.enable()
 
 
 def test_a_caller_that_goes_away_drops_its_work() -> None:
