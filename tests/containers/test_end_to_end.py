@@ -39,6 +39,7 @@ pytestmark = [
 ]
 DIGITS = ROOT / "src/confonnx/cli/digits/digits.onnx"
 IMAGE = "localhost/model-server:test"
+RUNTIME = "confonnx-server-runtime:cvm"
 ENCLAVE = "localhost/model-server:enclave"
 CONTAINER = f"confonnx-end-to-end-{os.getpid()}"
 
@@ -55,6 +56,7 @@ def test_from_a_model_file_to_an_answer(
         build_server(tree, variables)
         first = manifest_of_image(tree, variables)
         needs_a_tee(variables)
+        serves_a_mounted_model(tree, variables)
         with running(tree, variables) as url:
             assert urllib.request.urlopen(url, timeout=10).read() == b"Healthy"
             is_confined(variables)
@@ -205,18 +207,27 @@ def needs_a_tee(variables: dict[str, str]) -> None:
     assert "a TEE is required and none was found" in run.stderr
 
 
+def serves_a_mounted_model(tree: Path, variables: dict[str, str]) -> None:
+    """The image without a model needs a model and nothing else: it names no file that it does not have."""
+    mounted = variables | {"CONFONNX_MODEL_PATH": f"/models/{DIGITS.name}"}
+    volume = f"--volume={DIGITS.parent}:/models:ro"
+    with running(tree, mounted, image=RUNTIME, options=volume) as url:
+        assert urllib.request.urlopen(url, timeout=10).read() == b"Healthy"
+        ends_on_sigterm(variables)
+
+
 @contextmanager
-def running(tree: Path, variables: dict[str, str]) -> Iterator[str]:
+def running(tree: Path, variables: dict[str, str], *, image: str = IMAGE, options: str = "") -> Iterator[str]:
     port = free_port()
     environment = (
         os.environ
         | variables
         | {
-            "IMAGE_NAME": IMAGE,
+            "IMAGE_NAME": image,
             "CONFONNX_TEE": "simulated",
             "CONFONNX_HTTP_PORT": str(port),
             "CONFONNX_METRICS_PORT": "0",
-            "RUN_OPTIONS": f"--name={CONTAINER} --no-healthcheck",
+            "RUN_OPTIONS": f"--name={CONTAINER} --no-healthcheck {options}",
         }
     )
     process = subprocess.Popen(

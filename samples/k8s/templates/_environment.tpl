@@ -18,8 +18,6 @@
 {{- end }}
 {{- if eq .Values.auth.where "server" }}{{ $_ := set $variables "AUTH_FILE" "/run/confonnx/auth/credentials" }}{{ end }}
 {{- with .Values.model }}
-{{- /* The image without a model is one without a server.toml, which its variable names all the same. */}}
-{{- if ne .source "image" }}{{ $_ := set $variables "CONFIG" "" }}{{ end }}
 {{- if .path }}{{ $_ := set $variables "MODEL_PATH" (clean (printf "/models/%s" .path)) }}{{ end }}
 {{- if .repository }}{{ $_ := set $variables "MODEL_REPOSITORY" (clean (printf "/models/%s" .repository)) }}{{ end }}
 {{- if .name }}{{ $_ := set $variables "MODEL_NAME" .name }}{{ end }}
