@@ -8,12 +8,13 @@ import pytest
 
 from confonnx.errors import BhttpError
 from confonnx.ohttp.bhttp import parse_request
-from tests.fuzz import fuzz_bhttp, fuzz_encapsulation
+from tests.fuzz import fuzz_bhttp, fuzz_encapsulation, fuzz_streams
 from tests.fuzz.mutator import Target, fuzz, mutate
 
 TARGETS = {
     "bhttp": (fuzz_bhttp.fuzz_bhttp, fuzz_bhttp.CORPUS),
     "encapsulation": (fuzz_encapsulation.fuzz_encapsulation, fuzz_encapsulation.CORPUS),
+    "streams": (fuzz_streams.fuzz_streams, fuzz_streams.CORPUS),
 }
 
 

@@ -15,6 +15,7 @@ from typing import Final, NoReturn
 from confonnx.attestation.claims import Claims
 from confonnx.attestation.statement import AttestedKey, ModelDescription, Statement
 from confonnx.errors import AttestationExpiredError, ConfigurationError, ModelNotFoundError
+from confonnx.ohttp.chunked import ChunkedRequestSealer
 from confonnx.ohttp.encapsulation import ResponseOpener, encapsulate_request
 from confonnx.ohttp.kem import Kem
 from confonnx.ohttp.reader import Buffer
@@ -89,6 +90,17 @@ class AttestedKeys:
         """
         key = self.key_at(now, kem=kem)
         return key, SenderSession(key.config)
+
+    def begin_stream(
+        self, *, now: datetime, kem: Kem | None = None
+    ) -> tuple[AttestedKey, ChunkedRequestSealer]:
+        """What seals the chunks of one streamed request (docs/spec/streams.md) to the key of ``now``, and
+        that key.
+
+        Whoever uses it ends it when ``key_at`` gives another key. Raises as ``key_at`` does.
+        """
+        key = self.key_at(now, kem=kem)
+        return key, ChunkedRequestSealer(key.config)
 
     def key_at(self, now: datetime, *, kem: Kem | None = None) -> AttestedKey:
         """The key to seal to at ``now``: of the earliest epoch that has not ended, so a client passes to

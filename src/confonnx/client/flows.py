@@ -145,7 +145,7 @@ class Flows:
 
     def models(self, *, now: datetime) -> SealedFlow[tuple[ModelDescription, ...]]:
         """The models that the server attests to and the policy accepts."""
-        return (yield from self._usable_keys(now)).models
+        return (yield from self.usable_keys(now)).models
 
     def predict(
         self,
@@ -160,11 +160,11 @@ class Flows:
         request_id = self.random_bytes(16).hex()
 
         def prepare(keys: AttestedKeys) -> Call[dict[str, Value]]:
-            description = _select(keys, model, version)
+            description = select(keys, model, version)
             question = inference.ask(description, inputs, outputs=outputs, request_id=request_id)
             return Call(
                 "POST",
-                f"{_model_path(description)}/infer",
+                f"{model_path(description)}/infer",
                 question.fields,
                 question.body,
                 question.read,
@@ -184,7 +184,7 @@ class Flows:
             if model is None and version is None:
                 path = "/v2/health/ready"
             else:
-                path = f"{_model_path(_select(keys, model, version))}/ready"
+                path = f"{model_path(select(keys, model, version))}/ready"
             return Call("GET", path, (), (), _read_ready)
 
         return (yield from self._call(prepare, now))
@@ -193,7 +193,7 @@ class Flows:
         """Makes a call, with at most one re-attestation and one correction of the date."""
         reattested = date_corrected = False
         while True:
-            keys = yield from self._usable_keys(now)
+            keys = yield from self.usable_keys(now)
             now = max(now, keys.verified_at)  # waiting for keys took time
             # Prepared again for other keys: their models and limits may be others.
             call = prepare(keys)
@@ -204,7 +204,7 @@ class Flows:
                 if reattested:
                     raise answers.unopened_error()
                 reattested = True
-                yield from _wanted(keys)
+                yield from keys_wanted(keys)
                 continue
             answers.check_answer(request, response)
             answer = bhttp.parse_response(opener.open(response.body))
@@ -212,38 +212,39 @@ class Flows:
                 if date_corrected:
                     raise answers.date_error()
                 date_corrected = True
-                self.state.clock_offset = _clock_offset(answers.sealed_date(answer), now)
+                self.state.clock_offset = clock_offset_by(answers.sealed_date(answer), now)
                 continue
             if answer.status != 200:
                 raise answers.sealed_error(answer, inference=call.inference)
             return call.read(answer)
 
-    def _usable_keys(self, now: datetime) -> SealedFlow[AttestedKeys]:
+    def usable_keys(self, now: datetime) -> SealedFlow[AttestedKeys]:
+        """Keys that were verified and have time left at ``now``."""
         keys = self.state.keys
         if keys is None or now >= keys.valid_until or now < keys.verified_at - keys.clock_skew:
-            return (yield from _wanted(keys))
+            return (yield from keys_wanted(keys))
         if now < _renewal_time(keys):
             return keys
         try:
-            return (yield from _wanted(keys))
+            return (yield from keys_wanted(keys))
         except (TransportError, OverloadedError):
             return keys  # these still hold; a server found to be another one is an error at once, though
+
+    def inner_request(self, method: str, path: str, fields: Fields, now: datetime) -> bhttp.Request:
+        """A request without content, as it goes into the seal: dated, and with the credentials."""
+        date = format_datetime(now + self.state.clock_offset, usegmt=True)  # RFC 9110 §5.6.7 IMF-fixdate
+        credentials = self.options.sealed_authorization
+        authorization = () if credentials is None else (("authorization", credentials),)
+        url = self.options.connection.url
+        return bhttp.Request(
+            method, url.scheme, url.authority, path, (("date", date), *fields, *authorization)
+        )
 
     def _seal(
         self, call: Call[object], keys: AttestedKeys, now: datetime
     ) -> tuple[HttpRequest, ResponseOpener]:
         limits = keys.statement.limits
-        date = format_datetime(now + self.state.clock_offset, usegmt=True)  # RFC 9110 §5.6.7 IMF-fixdate
-        fields: list[tuple[str, str]] = [("date", date), *call.fields]
-        if self.options.sealed_authorization is not None:
-            fields.append(("authorization", self.options.sealed_authorization))
-        message = bhttp.Request(
-            call.method,
-            self.options.connection.url.scheme,
-            self.options.connection.url.authority,
-            call.path,
-            tuple(fields),
-        )
+        message = self.inner_request(call.method, call.path, call.fields, now)
         # ``enc`` and ``seq``, which may follow the header, are multiples of eight bytes long.
         parts = bhttp.encode_request(message, call.body, offset=HEADER_SIZE)
         if self.options.sessions:
@@ -296,14 +297,16 @@ def read_bundle(request: HttpRequest, response: HttpResponse) -> bundle.Bundle:
     return bundle.parse_bundle(bytes(response.body))
 
 
-def _clock_offset(servers_date: datetime, now: datetime) -> timedelta:
+def clock_offset_by(servers_date: datetime, now: datetime) -> timedelta:
+    """What to add to the local clock to have the server's. Raises ReplayError for more than a day."""
     offset = servers_date - now
     if abs(offset) > _MAX_CLOCK_OFFSET:
         raise answers.date_error()
     return offset
 
 
-def _wanted(instead_of: AttestedKeys | None) -> SealedFlow[AttestedKeys]:
+def keys_wanted(instead_of: AttestedKeys | None) -> SealedFlow[AttestedKeys]:
+    """Keys that were verified, other than ``instead_of``."""
     reply = yield KeysWanted(instead_of)
     assert isinstance(reply, AttestedKeys)
     return reply
@@ -334,7 +337,8 @@ def _renewal_time(keys: AttestedKeys) -> datetime:
     return keys.valid_until - min(lifetime / _RENEWAL_FRACTION, _RENEWAL_AT_MOST)
 
 
-def _select(keys: AttestedKeys, name: str | None, version: str | None) -> ModelDescription:
+def select(keys: AttestedKeys, name: str | None, version: str | None) -> ModelDescription:
+    """The model that a call means. Raises ModelNotFoundError."""
     names = sorted({description.name for description in keys.models})
     if name is None and len(names) > 1:
         raise ModelNotFoundError(
@@ -343,7 +347,8 @@ def _select(keys: AttestedKeys, name: str | None, version: str | None) -> ModelD
     return keys.select_model(name, version)
 
 
-def _model_path(description: ModelDescription) -> str:
+def model_path(description: ModelDescription) -> str:
+    """Where a model is inside the seal."""
     path = f"/v2/models/{quote(description.name, safe='')}"
     return f"{path}/versions/{quote(description.version, safe='')}" if description.version else path
 

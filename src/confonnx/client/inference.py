@@ -35,18 +35,29 @@ class Question:
     model: ModelDescription
     wanted: tuple[ValueSpec, ...]
     request_id: str
-    fields: Fields
+    content_type: str
+    header_length: int | None
     body: tuple[Buffer, ...]
 
+    @property
+    def fields(self) -> Fields:
+        """The header fields that describe ``body``."""
+        fields = (("content-type", self.content_type),)
+        if self.header_length is None:
+            return fields
+        return (*fields, (binary.HEADER_LENGTH_FIELD, str(self.header_length)))
+
     def read(self, response: bhttp.Response) -> dict[str, Value]:
+        """The outputs in a sealed answer. Raises as :meth:`read_message`."""
+        return self.read_message(response.body, header_length=_header_length(response))
+
+    def read_message(self, message: Buffer, *, header_length: int | None) -> dict[str, Value]:
         """The outputs by name. Arrays are read-only, and views of the answer where that needs no copy.
 
         Raises OipError unless the answer is for this question: its id, its model, the outputs wanted and no
         others, each of the datatype and rank that was attested.
         """
-        answer = binary.parse_infer_response(
-            response.body, header_length=_header_length(response), limits=_LIMITS
-        )
+        answer = binary.parse_infer_response(message, header_length=header_length, limits=_LIMITS)
         if answer.id != self.request_id:
             raise OipError("the answer is for another request: its id is not the one that was sent")
         if answer.model_name != self.model.name or answer.model_version not in (None, self.model.version):
@@ -86,10 +97,9 @@ def ask(
             id=request_id,
         )
     )
-    fields: list[tuple[str, str]] = [("content-type", encoded.content_type)]
-    if encoded.header_length is not None:
-        fields.append((binary.HEADER_LENGTH_FIELD, str(encoded.header_length)))
-    return Question(model, wanted, request_id, tuple(fields), encoded.parts)
+    return Question(
+        model, wanted, request_id, encoded.content_type, encoded.header_length, tuple(encoded.parts)
+    )
 
 
 def _chosen(model: ModelDescription, outputs: Sequence[str]) -> tuple[ValueSpec, ...]:
