@@ -24,6 +24,7 @@ from confonnx.errors import (
     PolicyError,
     VerificationError,
 )
+from confonnx.ohttp.session import SESSION_REQUEST_MEDIA_TYPE
 from confonnx.server.auth import hash_credential
 from tests.support import onnx_models
 from tests.support.recording_proxy import recording_proxy
@@ -216,6 +217,46 @@ def test_simulated_evidence_is_refused_unless_named(site: _Site) -> None:
     done = site.try_to_run(*words, "--enclave-allow-debug")
     assert done.returncode == 3
     assert "simulated" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "media_type"),
+    [
+        ((), SESSION_REQUEST_MEDIA_TYPE),
+        (("--sessions",), SESSION_REQUEST_MEDIA_TYPE),
+        (("--no-sessions",), "message/ohttp-req"),
+    ],
+)
+def test_sessions_are_the_users_choice(options: tuple[str, ...], media_type: str, site: _Site) -> None:
+    np.savez(site.directory / "fit.npz", image=np.ones((1, 8, 8), np.float32))
+    words = list(site.ask("--json-in", "fit.npz", *options))
+    with recording_proxy(site.server.port) as proxy:
+        words[words.index("--url") + 1] = proxy.url
+        assert "digit" in json.loads(site.run(*words).stdout)
+    assert proxy.requests(b"POST /ohttp ") == 1
+    assert f"content-type: {media_type}\r\n".encode() in bytes(proxy.to_server).lower()
+
+
+@pytest.mark.parametrize(
+    ("options", "authorization"),
+    [
+        (("--relay-key", "for-the-relay"), "bearer for-the-relay"),
+        (("--relay-user", "relay-user", "--relay-pass", "relay-pass"), "basic cmvsyxktdxnlcjpyzwxhes1wyxnz"),
+    ],
+)
+def test_a_relay_takes_the_sealed_request(options: tuple[str, ...], authorization: str, site: _Site) -> None:
+    np.savez(site.directory / "fit.npz", image=np.ones((1, 8, 8), np.float32))
+    words = list(site.ask("--json-in", "fit.npz", "--ingress-key", "for-the-ingress", *options))
+    with recording_proxy(site.server.port) as direct, recording_proxy(site.server.port) as relay:
+        words[words.index("--url") + 1] = direct.url
+        assert "digit" in json.loads(site.run(*words, "--relay", f"{relay.url}ohttp").stdout)
+    relayed = bytes(relay.to_server).lower()
+    assert (relay.requests(b"POST /ohttp "), relay.requests(b"GET ")) == (1, 0)
+    assert b"content-type: message/ohttp-req\r\n" in relayed
+    assert f"authorization: {authorization}\r\n".encode() in relayed
+    assert b"for-the-ingress" not in relayed
+    assert (direct.requests(b"POST "), direct.requests(b"GET /attestation")) == (0, 1)
+    assert b"relay" not in bytes(direct.to_server).lower()
 
 
 def test_outputs_go_to_standard_output_unless_a_file_is_named(site: _Site) -> None:

@@ -13,12 +13,14 @@ from typing import Annotated
 import typer
 
 from confonnx.attestation.policy import Policy
+from confonnx.client.options import IngressAuth
 from confonnx.errors import ConfigurationError
 from confonnx.measure.enclave_info import parse_enclave_info, policy_of
 
 SERVER = "Server"
 TRUST = "What to accept"
 CREDENTIALS = "Credentials"
+LINKABILITY = "Linkable or not"
 
 Url = Annotated[
     str,
@@ -143,6 +145,42 @@ IngressKey = Annotated[
     ),
 ]
 
+RelayUrl = Annotated[
+    str | None,
+    typer.Option(
+        help="Oblivious HTTP relay (RFC 9458) that takes the sealed requests to the server, so that the "
+        "server's host does not see who asks. Evidence is still fetched from --url.",
+        envvar="CONFONNX_RELAY",
+        rich_help_panel=LINKABILITY,
+    ),
+]
+Sessions = Annotated[
+    bool | None,
+    typer.Option(
+        "--sessions/--no-sessions",
+        help="Whether requests share one key exchange, by which whoever carries them sees that they are one "
+        "client's. By default they do where there is no --relay, with which they cannot.",
+        rich_help_panel=LINKABILITY,
+    ),
+]
+RelayUser = Annotated[
+    str,
+    typer.Option(
+        help="User name for the relay, with --relay-pass; its operator can read it.",
+        rich_help_panel=CREDENTIALS,
+    ),
+]
+RelayPass = Annotated[
+    str | None,
+    typer.Option(help="Password for the relay.", envvar="CONFONNX_RELAY_PASS", rich_help_panel=CREDENTIALS),
+]
+RelayKey = Annotated[
+    str | None,
+    typer.Option(
+        help="Bearer token for the relay.", envvar="CONFONNX_RELAY_KEY", rich_help_panel=CREDENTIALS
+    ),
+]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demands:
@@ -212,10 +250,23 @@ class Demands:
         return (name for name, value in options if value is not None)
 
 
-def ingress_auth(user: str, password: str | None, key: str | None) -> tuple[str, str] | str | None:
-    """The outer credentials, as :class:`~confonnx.client.Client` takes them."""
+def ingress_auth(user: str, password: str | None, key: str | None) -> IngressAuth | None:
+    """The credentials for an ingress, as :class:`~confonnx.client.Client` takes them."""
+    return _outer_auth("ingress", user, password, key)
+
+
+def relay_auth(relay: str | None, user: str, password: str | None, key: str | None) -> IngressAuth | None:
+    """The credentials for ``relay``, as :class:`~confonnx.client.Client` takes them. Raises
+    :class:`ConfigurationError` if there are some and no relay."""
+    auth = _outer_auth("relay", user, password, key)
+    if auth is not None and relay is None:
+        raise ConfigurationError("--relay-pass and --relay-key are for a relay: give --relay too")
+    return auth
+
+
+def _outer_auth(whose: str, user: str, password: str | None, key: str | None) -> IngressAuth | None:
     if password is not None and key is not None:
-        raise ConfigurationError("give --ingress-pass or --ingress-key, not both")
+        raise ConfigurationError(f"give --{whose}-pass or --{whose}-key, not both")
     return (user, password) if password is not None else key
 
 

@@ -81,6 +81,11 @@ def predict(
     ingress_user: options.IngressUser = "api",
     ingress_pass: options.IngressPass = None,
     ingress_key: options.IngressKey = None,
+    relay: options.RelayUrl = None,
+    sessions: options.Sessions = None,
+    relay_user: options.RelayUser = "api",
+    relay_pass: options.RelayPass = None,
+    relay_key: options.RelayKey = None,
     ca_file: options.CaFile = None,
     timeout: options.Timeout = 60.0,
     verbose: Annotated[
@@ -114,6 +119,9 @@ def predict(
         auth_user=auth_user if auth_pass is not None else None,
         auth_pass=auth_pass,
         ingress_auth=options.ingress_auth(ingress_user, ingress_pass, ingress_key),
+        relay=relay,
+        relay_auth=options.relay_auth(relay, relay_user, relay_pass, relay_key),
+        sessions=sessions,
         ca_file=ca_file,
         timeout=timeout,
     ) as client:

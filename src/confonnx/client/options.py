@@ -82,8 +82,8 @@ class ClientOptions:
             raise ConfigurationError(f"max_response_bytes must be above 0, found {self.max_response_bytes}")
         if self.sessions and self.connection.relay is not None:
             raise ConfigurationError(
-                "a relay keeps requests apart, and a session would link them: give relay= or sessions=True, "
-                "not both"
+                "relay and sessions exclude each other: a relay keeps requests apart, and a session would "
+                "link them. Leave one out"
             )
 
 

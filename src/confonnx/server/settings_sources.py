@@ -21,7 +21,7 @@ from confonnx.server.settings import PREFIX, Settings
 CONFIG_VARIABLE = "CONFONNX_CONFIG"
 # Variables of the client's commands and of the tests, which may well be set beside ours.
 _OTHER_VARIABLES = frozenset({CONFIG_VARIABLE, "CONFONNX_URL", "CONFONNX_SHARED"})
-_OTHER_PREFIXES = ("CONFONNX_CLIENT_", "CONFONNX_INGRESS_")
+_OTHER_PREFIXES = ("CONFONNX_CLIENT_", "CONFONNX_INGRESS_", "CONFONNX_RELAY")
 _VAULT_HINT = "keys from Azure Key Vault are not supported yet, so this server makes its own"
 _RETIRED = frozenset({f"{PREFIX}USE_AKV", f"{PREFIX}USE_MODEL_KEY_PROVISIONING"})
 _NO_SHARED_KEYS = "has no effect until a shared key source is configured"

@@ -202,7 +202,7 @@ def test_a_relay_that_wants_credentials() -> None:
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"relay": RELAY, "sessions": True}, "relay= or sessions=True"),
+        ({"relay": RELAY, "sessions": True}, "relay and sessions exclude each other"),
         ({"relay_auth": "token"}, "give relay= too"),
         ({"relay": RELAY, "relay_auth": "two words"}, "relay_auth must be printable"),
         ({"relay": "relay.example"}, "relay must start with http"),

@@ -149,6 +149,8 @@ def test_unknown_and_retired_variables_are_warned_of(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("CONFONNX_AKV_APP_PWD", SECRET)
     monkeypatch.setenv("CONFONNX_URL", "http://client")
     monkeypatch.setenv("CONFONNX_INGRESS_KEY", "x")
+    for name in ("RELAY", "RELAY_PASS", "RELAY_KEY"):
+        monkeypatch.setenv(f"CONFONNX_{name}", "x")
     warnings = load_settings({})[1]
     assert len(warnings) == 3
     assert "CONFONNX_AUTH_KYE: unknown variable, ignored; did you mean CONFONNX_AUTH_KEY?" in warnings
