@@ -14,9 +14,10 @@ from functools import partial
 
 import numpy as np
 
-from benchmarks.generator import Outcome, Window
+from benchmarks.generator import Outcome, Window, peak_sum, reset_peaks
 from benchmarks.load import LoadError, Mark, Timings
-from benchmarks.machine import peak_bytes, reset_peak
+from benchmarks.variants import Form
+from benchmarks.workloads import Case
 from confonnx import AsyncClient, Client, Policy
 from confonnx.attestation import result
 from confonnx.attestation.statement import ModelDescription
@@ -50,6 +51,16 @@ class CallWindow:
         return Connection(parse_url(f"http://127.0.0.1:{self.load.port}/"))
 
     @property
+    def case(self) -> Case:
+        """What is asked."""
+        return self.load.workload.case(0)
+
+    @property
+    def sessions(self) -> bool:
+        """Whether the calls share a session, as is the client's default."""
+        return self.load.variant.form is Form.SESSION
+
+    @property
     def policy(self) -> Policy:
         """This server, whatever its model."""
         return Policy.simple(enclave_hash=self.measurement, allow_simulated=True, dangerous_any_model=True)
@@ -60,25 +71,29 @@ def run_calls(window: CallWindow) -> Outcome:
     if window.load.variant.kem is not None:
         # The client chooses by preference alone. This process is the generator's, and every window sets it.
         setattr(result, "KEM_PREFERENCE", (window.load.variant.kem,))  # noqa: B010
-    reset_peak(window.load.pid)
+    reset_peaks(window.load.pids)
     timings = _run_blocking(window) if window.load.concurrency == 1 else asyncio.run(_run_tasks(window))
-    return Outcome(timings, peak_bytes(window.load.pid))
+    return Outcome(timings, peak_sum(window.load.pids))
 
 
 def _run_blocking(window: CallWindow) -> Timings:
     transport = HttpTransport(window.connection)
-    with Client(str(window.connection.url), policy=window.policy, transport=transport) as client:
+    with Client(
+        str(window.connection.url), policy=window.policy, transport=transport, sessions=window.sessions
+    ) as client:
         if window.load.variant.kem is not None:
-            return _time_blocking(window, partial(client.predict, {"x": window.load.workload.input}))
+            return _time_blocking(window, partial(client.predict, {"x": window.case.input}))
         model = client.models()[0]
         return _time_blocking(window, partial(_predict_plain, transport, model, window))
 
 
 async def _run_tasks(window: CallWindow) -> Timings:
     transport = AsyncHttpTransport(window.connection)
-    async with AsyncClient(str(window.connection.url), policy=window.policy, transport=transport) as client:
+    async with AsyncClient(
+        str(window.connection.url), policy=window.policy, transport=transport, sessions=window.sessions
+    ) as client:
         if window.load.variant.kem is not None:
-            return await _time_tasks(window, partial(client.predict, {"x": window.load.workload.input}))
+            return await _time_tasks(window, partial(client.predict, {"x": window.case.input}))
         model = (await client.models())[0]
         return await _time_tasks(window, partial(_predict_plain_async, transport, model, window))
 
@@ -88,12 +103,12 @@ def _time_blocking(window: CallWindow, call: Callable[[], Answer]) -> Timings:
         _check(call(), window)
     answers = []
     latencies = np.zeros(window.load.count)
-    begin = Mark.now(window.load.pid)
+    begin = Mark.now(window.load.pids)
     for number in range(window.load.count):
         start = time.perf_counter()
         answers.append(call())
         latencies[number] = time.perf_counter() - start
-    timings = begin.until(Mark.now(window.load.pid), latencies)
+    timings = begin.until(Mark.now(window.load.pids), latencies)
     for answer in answers:
         _check(answer, window)
     return timings
@@ -114,9 +129,9 @@ async def _time_tasks(window: CallWindow, call: Callable[[], Awaitable[Answer]])
         *(call() for _ in range(window.load.concurrency))
     ):  # opens the connections
         _check(answer, window)
-    begin = Mark.now(window.load.pid)
+    begin = Mark.now(window.load.pids)
     await asyncio.gather(*(one_after_another() for _ in range(window.load.concurrency)))
-    timings = begin.until(Mark.now(window.load.pid), latencies)
+    timings = begin.until(Mark.now(window.load.pids), latencies)
     for answer in answers:
         _check(answer, window)
     return timings
@@ -135,7 +150,7 @@ async def _predict_plain_async(
 
 
 def _ask_plain(model: ModelDescription, window: CallWindow) -> tuple[inference.Question, HttpRequest]:
-    question = inference.ask(model, {"x": window.load.workload.input}, outputs=None, request_id=_REQUEST_ID)
+    question = inference.ask(model, {"x": window.case.input}, outputs=None, request_id=_REQUEST_ID)
     request = HttpRequest(
         "POST",
         f"/v2/models/{model.name}/versions/{model.version}/infer",
@@ -155,5 +170,5 @@ def _read_plain(question: inference.Question, response: HttpResponse) -> Answer:
 
 def _check(answer: Answer, window: CallWindow) -> None:
     value = answer["y"]
-    if not (isinstance(value, np.ndarray) and np.array_equal(value, window.load.workload.answer)):
+    if not (isinstance(value, np.ndarray) and np.array_equal(value, window.case.answer)):
         raise LoadError(f"an answer of {window.load.workload.name} is not what onnxruntime says in process")

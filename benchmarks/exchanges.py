@@ -2,103 +2,184 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from enum import StrEnum
 
+import msgspec
 import numpy as np
 
 from benchmarks.load import LoadError, ask_once, split_answer
-from benchmarks.workloads import Workload
+from benchmarks.models import Array
+from benchmarks.variants import Form, Variant
+from benchmarks.workloads import Case, Workload
+from confonnx.attestation.statement import ModelDescription
+from confonnx.client import inference
 from confonnx.ohttp import bhttp
 from confonnx.ohttp.encapsulation import (
     HEADER_SIZE,
     REQUEST_MEDIA_TYPE,
+    RESPONSE_MEDIA_TYPE,
     ResponseOpener,
     encapsulate_request,
 )
-from confonnx.ohttp.hpke import Kem
+from confonnx.ohttp.hpke import Buffer, Kem
 from confonnx.ohttp.key_config import KeyConfig, parse_key_configs
+from confonnx.ohttp.session import SESSION_REQUEST_MEDIA_TYPE, SESSION_RESPONSE_MEDIA_TYPE, SenderSession
 from confonnx.oip import binary
-from confonnx.oip.datatypes import Datatype, TensorType
+from confonnx.oip.datatypes import Datatype, TensorType, ValueSpec
 from confonnx.oip.limits import OipLimits
-from confonnx.oip.messages import InferInput, InferRequest
 
 _LIMITS = OipLimits()
 _AUTHORITY = "127.0.0.1"
+_REQUEST_ID = "0123456789abcdef0123456789abcdef"
 
-
-class Variant(StrEnum):
-    """What is compared. The value is its name in a report."""
-
-    MINIMAL = "minimal"  # plain_server.py
-    PLAIN = "plain"  # confonnx with the seal bypassed: open_door.py
-    X25519 = "X25519"
-    XWING = "X-Wing"
-
-    @property
-    def kem(self) -> Kem | None:
-        """The KEM of a sealed variant; None for the others."""
-        return {Variant.X25519: Kem.X25519, Variant.XWING: Kem.MLKEM768_X25519}.get(self)
+Fields = Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """Whole HTTP requests; a sealed one works once, and so does the opener of its answer."""
+    """Whole HTTP requests, in turn those of the workload's cases; a sealed one works once, and so does the
+    opener of its answer.
+    """
 
+    form: Form
     messages: Sequence[bytes]
-    openers: Sequence[ResponseOpener] | None
+    openers: Sequence[ResponseOpener] = ()
 
     def check(self, number: int, answer: memoryview, workload: Workload) -> None:
         """Raises ``LoadError`` unless HTTP answer number ``number`` holds what the model says in process."""
         status, body = split_answer(answer)
         if status != 200:
             raise LoadError(f"answer {number} has status {status}: {bytes(body[:200])!r}")
-        if self.openers is None:
-            header_length = int(_outer_field(answer, binary.HEADER_LENGTH_FIELD))
-        else:
+        if self.openers:
             response = bhttp.parse_response(self.openers[number].open(body))
-            body = memoryview(response.body)
-            header_length = int(response.field(binary.HEADER_LENGTH_FIELD) or 0)
             if response.status != 200:
-                raise LoadError(f"answer {number} has status {response.status} inside: {bytes(body[:200])!r}")
-        parsed = binary.parse_infer_response(body, header_length=header_length, limits=_LIMITS)
-        value = parsed.outputs[0].value
-        if not (isinstance(value, np.ndarray) and np.array_equal(value, workload.answer)):
+                found = bytes(response.body[:200])
+                raise LoadError(f"answer {number} has status {response.status} inside: {found!r}")
+            value = _read_binary(response.body, response.field(binary.HEADER_LENGTH_FIELD))
+        elif self.form is Form.BINARY:
+            value = _read_binary(body, _outer_field(answer, binary.HEADER_LENGTH_FIELD))
+        else:
+            value = _read_json(body, self.form)
+        if not (isinstance(value, np.ndarray) and np.array_equal(value, workload.case(number).answer)):
             raise LoadError(f"answer {number} of {workload.name} is not what onnxruntime says in process")
 
 
 def prepare(variant: Variant, workload: Workload, *, port: int, count: int) -> Prepared:
     """``count`` requests for one server, dated now: the sealed ones are good for the two minutes of its
     replay window.
+
+    ``ValueError`` for what goes over no wire.
     """
-    encoded = encode_prediction(workload)
-    fields = (
-        ("content-type", encoded.content_type),
-        (binary.HEADER_LENGTH_FIELD, str(encoded.header_length)),
-    )
-    path = f"/v2/models/{workload.name}/infer"
-    body = b"".join(encoded.parts)
-    if variant.kem is None:
-        return Prepared([_post(path, fields, body)] * count, None)
+    match variant.form:
+        case Form.ALONE | Form.SESSION:
+            return _prepare_sealed(variant, workload, port=port, count=count)
+        case Form.BINARY:
+            bodies = [_binary_post(case, workload) for case in workload.cases]
+        case Form.JSON:
+            bodies = [_json_post(case, workload) for case in workload.cases]
+        case Form.PLAIN_JSON:
+            bodies = [
+                _post("/predict", _JSON_FIELDS, msgspec.json.encode({"x": case.input.tolist()}))
+                for case in workload.cases
+            ]
+        case Form.NONE:
+            raise ValueError(f"{variant} has no requests")
+    return Prepared(variant.form, [bodies[number % len(bodies)] for number in range(count)])
+
+
+def describe(workload: Workload) -> ModelDescription:
+    """The workload's model as a server would attest to it, but for the digest."""
+
+    def spec(name: str, value: Array) -> ValueSpec:
+        return ValueSpec(name, TensorType(Datatype.FP32, (None,) * value.ndim))
+
+    case = workload.cases[0]
+    return ModelDescription(workload.name, "1", "0" * 64, (spec("x", case.input),), (spec("y", case.answer),))
+
+
+def ask(case: Case, workload: Workload) -> inference.Question:
+    """The prediction as our client asks for it."""
+    return inference.ask(describe(workload), {"x": case.input}, outputs=None, request_id=_REQUEST_ID)
+
+
+def _prepare_sealed(variant: Variant, workload: Workload, *, port: int, count: int) -> Prepared:
+    assert variant.kem is not None
     config = _key_config(port, variant.kem)
-    dated = (("date", format_datetime(datetime.now(UTC), usegmt=True)), *fields)
-    inner = bhttp.Request("POST", "http", _AUTHORITY, path, dated)
-    parts = bhttp.encode_request(inner, encoded.parts, offset=HEADER_SIZE)  # aligned, as our client sends it
+    plaintexts = [_bhttp_parts(ask(case, workload), workload) for case in workload.cases]
+    seal, fields = _sealing(variant.form, config)
     messages, openers = [], []
-    for _ in range(count):
-        sealed, opener = encapsulate_request(config, parts)
-        messages.append(_post("/ohttp", (("content-type", REQUEST_MEDIA_TYPE),), sealed))
+    for number in range(count):
+        sealed, opener = seal(plaintexts[number % len(plaintexts)])
+        messages.append(_post("/ohttp", fields, sealed))
         openers.append(opener)
-    return Prepared(messages, openers)
+    return Prepared(variant.form, messages, openers)
 
 
-def encode_prediction(workload: Workload) -> binary.Encoded:
-    """The workload's request in the binary form of the Open Inference Protocol."""
-    value = InferInput("x", TensorType(Datatype.FP32, workload.input.shape), workload.input)
-    return binary.encode_infer_request(InferRequest((value,)))
+def _bhttp_parts(question: inference.Question, workload: Workload) -> Sequence[Buffer]:
+    dated = (("date", format_datetime(datetime.now(UTC), usegmt=True)), *question.fields)
+    path = f"/v2/models/{workload.name}/versions/1/infer"
+    inner = bhttp.Request("POST", "http", _AUTHORITY, path, dated)
+    return bhttp.encode_request(inner, question.body, offset=HEADER_SIZE)  # aligned, as our client sends it
+
+
+def _sealing(
+    form: Form, config: KeyConfig
+) -> tuple[Callable[[Sequence[Buffer]], tuple[bytearray, ResponseOpener]], Fields]:
+    """What seals one request after the other, and the fields of the outer requests."""
+    if form is Form.ALONE:
+        return lambda parts: encapsulate_request(config, parts), _sealed_fields(
+            REQUEST_MEDIA_TYPE, RESPONSE_MEDIA_TYPE
+        )
+    session = SenderSession(config)
+
+    def seal(parts: Sequence[Buffer]) -> tuple[bytearray, ResponseOpener]:
+        sealed = session.seal(parts)
+        assert sealed is not None  # a window has far fewer requests than a session may
+        return sealed
+
+    return seal, _sealed_fields(SESSION_REQUEST_MEDIA_TYPE, SESSION_RESPONSE_MEDIA_TYPE)
+
+
+def _sealed_fields(media_type: str, accept: str) -> Fields:
+    return (("accept", accept), ("content-type", media_type))
+
+
+_JSON_FIELDS = (("accept", "application/json"), ("content-type", "application/json"))
+
+
+def _binary_post(case: Case, workload: Workload) -> bytes:
+    question = ask(case, workload)
+    return _post(_infer_path(workload), question.fields, b"".join(question.body))
+
+
+def _json_post(case: Case, workload: Workload) -> bytes:
+    tensor = {
+        "name": "x",
+        "shape": case.input.shape,
+        "datatype": "FP32",
+        "data": case.input.reshape(-1).tolist(),
+    }
+    return _post(_infer_path(workload), _JSON_FIELDS, msgspec.json.encode({"inputs": [tensor]}))
+
+
+def _infer_path(workload: Workload) -> str:
+    return f"/v2/models/{workload.name}/infer"
+
+
+def _read_binary(body: Buffer, header_length: str | None) -> object:
+    length = None if header_length is None else int(header_length)
+    return binary.parse_infer_response(body, header_length=length, limits=_LIMITS).outputs[0].value
+
+
+def _read_json(body: memoryview, form: Form) -> Array:
+    document = msgspec.json.decode(body)
+    if form is Form.PLAIN_JSON:
+        return np.array(document, np.float32)
+    (output,) = document["outputs"]
+    return np.array(output["data"], np.float32).reshape(output["shape"])
 
 
 def _key_config(port: int, kem: Kem) -> KeyConfig:
@@ -110,7 +191,7 @@ def _key_config(port: int, kem: Kem) -> KeyConfig:
     raise LoadError(f"the server offers no key for {kem.name}")
 
 
-def _post(path: str, fields: Sequence[tuple[str, str]], body: bytes | bytearray) -> bytes:
+def _post(path: str, fields: Fields, body: bytes | bytearray) -> bytes:
     lines = [f"POST {path} HTTP/1.1", f"host: {_AUTHORITY}", *(f"{name}: {value}" for name, value in fields)]
     lines.append(f"content-length: {len(body)}")
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body

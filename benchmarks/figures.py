@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.exchanges import Variant
 from benchmarks.generator import Outcome
 from benchmarks.quantiles import Spread, paired_ratios, quantile, spread
+from benchmarks.variants import Variant
 
 GENERATOR_LIMIT = 0.9
 """From this share of its core on, the load generator was what limited a window."""
@@ -100,21 +100,28 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A cell against another variant: the spread, over ``rounds`` rounds, of the ratio of their figures."""
+    """A cell against another variant: the spread, over ``rounds`` rounds, of the ratio of their figures.
+
+    ``generator_cpu`` is None where the other one had no generator.
+    """
 
     rounds: int
     p50: Spread
     p99: Spread
     rate: Spread
     server_cpu: Spread
-    generator_cpu: Spread
+    generator_cpu: Spread | None
 
 
 @dataclass(slots=True)
 class Results:
-    """What was measured so far. Mutable: it grows window by window."""
+    """What was measured so far. Mutable: it grows window by window.
+
+    ``exchanges``: CPU seconds of one X25519 exchange, for each workload and round of the server's view.
+    """
 
     rounds: dict[Cell, list[Round]] = field(default_factory=dict)
+    exchanges: dict[str, list[float]] = field(default_factory=dict)
     _latencies: dict[Cell, list[npt.NDArray[np.float64]]] = field(default_factory=dict)
 
     def add(self, cell: Cell, outcome: Outcome) -> None:
@@ -169,7 +176,23 @@ class Results:
             p99=ratio("p99"),
             rate=ratio("rate"),
             server_cpu=ratio("server_cpu"),
-            generator_cpu=ratio("generator_cpu"),
+            generator_cpu=None if base is Variant.IN_PROCESS else ratio("generator_cpu"),
+        )
+
+    def overhead(self, cell: Cell) -> Spread:
+        """The server's CPU for a request of ``cell`` beside onnxruntime's, in X25519 exchanges of the same
+        rounds.
+
+        ``KeyError`` where the inference was not measured in process.
+        """
+        own = self.rounds[cell]
+        alone = self.rounds[replace(cell, variant=Variant.IN_PROCESS)]
+        unit = self.exchanges[cell.workload]
+        return spread(
+            [
+                (own[number].server_cpu - alone[number].server_cpu) / unit[number]
+                for number in _undisturbed(range(len(own)), own, alone)
+            ]
         )
 
 

@@ -56,10 +56,12 @@ class Mark:
     generator_idle: float
 
     @classmethod
-    def now(cls, pid: int) -> Mark:
-        """The clocks now, of the server with process id ``pid`` and of this process, the generator."""
-        idle = idle_seconds(core_of(pid)), idle_seconds(core_of(0))  # the slow ones first
-        return cls(time.perf_counter(), cpu_seconds(pid), time.process_time(), *idle)
+    def now(cls, pids: Sequence[int]) -> Mark:
+        """The clocks now, of the server, which has the process ids ``pids``, and of this process, the
+        generator.
+        """
+        idle = idle_seconds(core_of(pids[0])), idle_seconds(core_of(0))  # the slow ones first
+        return cls(time.perf_counter(), sum(map(cpu_seconds, pids)), time.process_time(), *idle)
 
     def until(self, end: Mark, latencies: npt.NDArray[np.float64]) -> Timings:
         """From here to ``end``, in which requests with those ``latencies`` (seconds) were answered."""
@@ -125,13 +127,13 @@ class _Connection:
 def run_closed_loop(
     *,
     port: int,
-    pid: int,
+    pids: Sequence[int],
     messages: Sequence[bytes],
     answers: Sequence[bytearray],
     concurrency: int,
     lead: int,
 ) -> tuple[Timings, list[int]]:
-    """Send every message once, over ``concurrency`` connections, to the server with process id ``pid``.
+    """Send every message once, over ``concurrency`` connections, to the server with the process ids ``pids``.
 
     Answer number ``n`` fills ``answers[n]`` from its start; the list has the length of each. The first
     ``lead`` requests and the last ``concurrency`` are not in the timings. Raises ``LoadError`` for an answer
@@ -141,7 +143,7 @@ def run_closed_loop(
     gc.collect()
     gc.disable()
     try:
-        return _loop(connections, pid, messages, answers, lead)
+        return _loop(connections, pids, messages, answers, lead)
     finally:
         gc.enable()
         for connection in connections:
@@ -150,7 +152,7 @@ def run_closed_loop(
 
 def _loop(
     connections: list[_Connection],
-    pid: int,
+    pids: Sequence[int],
     messages: Sequence[bytes],
     answers: Sequence[bytearray],
     lead: int,
@@ -168,7 +170,7 @@ def _loop(
         poller.register(connection.socket, select.EPOLLIN)
         _begin(poller, connection, number, messages, answers)
     following, done = len(connections), 0
-    begin = end = Mark.now(pid)
+    begin = end = Mark.now(pids)
     while done < total:
         events = poller.poll(_STALL_SECONDS)
         if not events:
@@ -185,9 +187,9 @@ def _loop(
             lengths[connection.number] = connection.filled
             done += 1
             if done == lead:
-                begin = Mark.now(pid)
+                begin = Mark.now(pids)
             elif done == last:
-                end = Mark.now(pid)
+                end = Mark.now(pids)
             if following < total:
                 _begin(poller, connection, following, messages, answers)
                 following += 1

@@ -6,7 +6,7 @@ import os
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -95,6 +95,20 @@ def idle_seconds(core: int) -> float:
 def core_of(pid: int) -> int:
     """The core that a process is bound to, or the first of them; 0 is this process."""
     return min(os.sched_getaffinity(pid))
+
+
+def family(pid: int) -> tuple[int, ...]:
+    """``pid`` and all processes below it that are there now, it first."""
+    parents = {}
+    for directory in Path("/proc").iterdir():
+        if directory.name.isdigit():
+            with suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+                fields = (directory / "stat").read_text().rpartition(")")[2].split()
+                parents[int(directory.name)] = int(fields[1])  # proc_pid_stat(5): state, ppid, …
+    found = [pid]
+    for member in found:  # which grows meanwhile
+        found += [child for child, parent in parents.items() if parent == member]
+    return tuple(found)
 
 
 def resident_bytes(pid: int) -> int:

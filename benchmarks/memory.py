@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
-from benchmarks.exchanges import Variant
-from benchmarks.generator import Generator, Window, run_single
+from benchmarks.generator import Window, Worker, run_single
 from benchmarks.machine import Cores, resident_bytes
 from benchmarks.servers import Server, confonnx_server, minimal_server
-from benchmarks.workloads import Workload
+from benchmarks.variants import Variant
+from benchmarks.workloads import Case, Workload
 
 _SMALL_ELEMENTS = 16
 _REPEATS = 3
@@ -35,17 +35,17 @@ class Growth:
 
 
 def measure_growth(
-    workload: Workload, variants: Iterable[Variant], *, cores: Cores, generator: Generator
+    workload: Workload, variants: Iterable[Variant], *, cores: Cores, generator: Worker
 ) -> list[Growth]:
     """The peaks of one request, and of further ones in a row, for each variant in a server of its own."""
     growths = []
     for variant in variants:
         with _server(variant, workload, cores) as server:
-            window = Window(variant, workload, server.port, server.pid, concurrency=1, count=1)
+            window = Window(variant, workload, server.port, server.pids, concurrency=1, count=1)
             generator.run(run_single, replace(window, workload=_small(workload)))
-            before = resident_bytes(server.pid)
+            before = sum(map(resident_bytes, server.pids))
             peaks = [generator.run(run_single, window) - before for _ in range(1 + _REPEATS)]
-        growths.append(Growth(variant, peaks[0], max(peaks[1:]), workload.input.nbytes))
+        growths.append(Growth(variant, peaks[0], max(peaks[1:]), workload.input_bytes))
     return growths
 
 
@@ -55,4 +55,5 @@ def _server(variant: Variant, workload: Workload, cores: Cores) -> AbstractConte
 
 def _small(workload: Workload) -> Workload:
     """The identity of a few elements: loads lazily what a first request loads."""
-    return replace(workload, input=workload.input[:_SMALL_ELEMENTS], answer=workload.answer[:_SMALL_ELEMENTS])
+    (case,) = workload.cases
+    return replace(workload, cases=(Case(case.input[:_SMALL_ELEMENTS], case.answer[:_SMALL_ELEMENTS]),))

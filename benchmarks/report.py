@@ -4,44 +4,77 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from benchmarks.exchanges import Variant
-from benchmarks.figures import DISTURBANCE_LIMIT, ENOUGH_ROUNDS, GENERATOR_LIMIT, Cell, Results
+from benchmarks.figures import DISTURBANCE_LIMIT, ENOUGH_ROUNDS, GENERATOR_LIMIT, Cell, Comparison, Results
 from benchmarks.machine import Machine
 from benchmarks.memory import Growth
 from benchmarks.quantiles import Spread
+from benchmarks.variants import Variant
 from benchmarks.workloads import Workload
 
 _VIEWS = {
-    "server": "Server: requests sealed beforehand, raw sockets; CPU of the server",
+    "server": "Server: requests made ready beforehand, raw sockets; CPU of the server",
     "client": "Client: confonnx.Client (c = 1) and AsyncClient against a plain client; CPU of the client",
 }
 _LEGEND = f"""\
-c: requests at a time. req/s: median of the rounds. CPU: user and system time for one request.
+c: requests at a time. req/s: median of the rounds. CPU: user and system time for one request. peak: the
+server's largest resident set; the sum where it has several processes.
 gen: share of its core that the load generator used; G: {GENERATOR_LIMIT:.0%} or more, it was the limit.
 other: share of one of the two cores that other processes used. Rounds with {DISTURBANCE_LIMIT:.0%} or more
 are left out where {ENOUGH_ROUNDS} quieter ones remain; W: too few do, so look at CPU only.
-Ratios: median of the rounds' ratios and, in brackets, their quartiles. n: how many rounds. "/ plain": against
-the same server with the seal bypassed, "/ minimal": against the minimal plaintext server."""
+Ratios: median of the rounds' ratios and, in brackets, their quartiles. n: how many rounds, at least.
+"/ plain": against the same server with the seal bypassed, "/ minimal": against the minimal plaintext server,
+"/ in process": against onnxruntime with nothing around it, its callers in a queue."""
+_METRICS = {"p50": "p50", "rate": "req/s", "server_cpu": "CPU", "generator_cpu": "CPU"}
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of ratios: ``metric`` (of ``Comparison``) against variant ``base``."""
+
+    metric: str
+    base: Variant
+
+    @property
+    def title(self) -> str:
+        """What stands over it."""
+        return f"{_METRICS[self.metric]} / {self.base}"
+
+    def of(self, comparison: Comparison) -> Spread:
+        """The ratio."""
+        found: Spread | None = getattr(comparison, self.metric)
+        assert found is not None  # clients are not compared with what has none
+        return found
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything that a run found out."""
+    """Everything that a run found out.
+
+    ``rows`` have lines in the tables of ratios. ``columns``: those of each such table in the server's view;
+    in the client's, all is against the plain client.
+    """
 
     machine: Machine
     settings: dict[str, object]
     workloads: Sequence[Workload]
     results: Results
     growths: Sequence[Growth]
+    rows: Sequence[Variant]
+    columns: Sequence[Sequence[Column]]
 
     def text(self) -> str:
-        """Tables of at most 120 columns."""
+        """Tables of at most 140 columns."""
         blocks = [_machine_text(self.machine, self.settings), _LEGEND]
-        blocks += [self._table(view, workload) for view in _VIEWS for workload in self.workloads]
-        blocks.append(_growth_text(self.growths))
+        for view in _VIEWS:
+            for workload in self.workloads:
+                cells = list(self.results.cells(view, workload.name))
+                if cells:
+                    blocks.append(self._figures(view, workload, cells))
+                    blocks += [self._ratios(columns, cells) for columns in self._columns(view)]
+        blocks += [self._overhead_text(), _growth_text(self.growths)]
         return "\n\n".join(block for block in blocks if block)
 
     def write_json(self, path: Path) -> None:
@@ -52,63 +85,100 @@ class Report:
             "workloads": [
                 {
                     "name": workload.name,
-                    "input_bytes": workload.input.nbytes,
+                    "input_bytes": workload.input_bytes,
                     "in_process": workload.in_process,
                 }
                 for workload in self.workloads
             ],
             "cells": [self._cell_json(cell) for cell in self.results.rounds],
+            "exchanges": self.results.exchanges,
             "memory": [{**asdict(growth), "payloads": growth.payloads} for growth in self.growths],
         }
         path.write_text(json.dumps(document, indent=1) + "\n")
 
-    def _table(self, view: str, workload: Workload) -> str:
-        lines = [self._line(cell) for cell in self.results.cells(view, workload.name)]
-        if not lines:
-            return ""
-        model = f"{workload.name}: {_time(workload.in_process)} in process, {_size(workload.input.nbytes)} in"
-        return "\n".join(
-            [_VIEWS[view], model, _HEADER if view == "server" else _HEADER.rpartition(" p50")[0], *lines]
-        )
+    def _columns(self, view: str) -> Sequence[Sequence[Column]]:
+        if view == "server":
+            return self.columns
+        return [[Column(metric, Variant.PLAIN) for metric in ("p50", "rate", "generator_cpu")]]
+
+    def _figures(self, view: str, workload: Workload, cells: Sequence[Cell]) -> str:
+        model = f"{workload.name}: {_time(workload.in_process)} in process, {_size(workload.input_bytes)} in"
+        return "\n".join([_VIEWS[view], model, _HEADER, *map(self._line, cells)])
 
     def _line(self, cell: Cell) -> str:
         summary = self.results.summary(cell)
         cpu = summary.server_cpu if cell.view == "server" else summary.generator_cpu
         limited = "G" if summary.generator_limited else " "
         columns = [
-            f"{cell.concurrency:>3} {cell.variant:<8}",
+            f"{cell.concurrency:>3} {cell.variant:<14}",
             f"{_time(summary.p50):>8} {_time(summary.p99):>8}",
-            f"{_rate(summary.rate):>8}{limited} {_time(cpu):>8}",
+            f"{_rate(summary.rate):>8}{limited} {_time(cpu):>8} {_size(summary.peak):>9}",
             f"{summary.generator_share:>4.0%} {summary.others:>5.0%}{'W' if summary.disturbed else ' '}",
         ]
-        if cell.variant is not Variant.PLAIN:
-            against = self.results.compare(cell, Variant.PLAIN)
-            cpu_ratio = against.server_cpu if cell.view == "server" else against.generator_cpu
-            columns += [f"{against.rounds:>2}", _ratio(against.p50), _ratio(against.rate), _ratio(cpu_ratio)]
-        else:
-            columns += ["  ", *[_BLANK] * 3]
-        if cell.variant is not Variant.MINIMAL and cell.view == "server":
-            columns.append(_ratio(self.results.compare(cell, Variant.MINIMAL).p50))
         return " ".join(columns).rstrip()
 
+    def _ratios(self, columns: Sequence[Column], cells: Sequence[Cell]) -> str:
+        present = {cell.variant for cell in cells}
+        shown = [column for column in columns if column.base in present]
+        rows = [cell for cell in cells if cell.variant in self.rows]
+        if not shown or not rows:
+            return ""
+        width = max(_RATIO, *(len(column.title) for column in shown))
+        header = " ".join(f"{column.title:<{width}}" for column in shown)
+        lines = [f"{'c':>3} {'variant':<14}  n {header}".rstrip()]
+        lines += [self._ratio_line(cell, shown, width) for cell in rows]
+        return "\n".join(lines)
+
+    def _ratio_line(self, cell: Cell, columns: Sequence[Column], width: int) -> str:
+        found = {
+            column: self.results.compare(cell, column.base)
+            for column in columns
+            if replace(cell, variant=column.base) in self.results.rounds and column.base is not cell.variant
+        }
+        rounds = min((comparison.rounds for comparison in found.values()), default=0)
+        texts = [
+            f"{_ratio(column.of(found[column])) if column in found else '':<{width}}" for column in columns
+        ]
+        return f"{cell.concurrency:>3} {cell.variant:<14} {rounds or '':>2} {' '.join(texts)}".rstrip()
+
+    def _overhead_text(self) -> str:
+        """What a request costs beside onnxruntime, where neither that nor copies drown it."""
+        lines = []
+        for workload in self.workloads:
+            exchanges = self.results.exchanges.get(workload.name)
+            if exchanges is None or workload.input_bytes > _SMALL:
+                continue
+            unit = sorted(exchanges)[len(exchanges) // 2]
+            lines.append(
+                f"Server CPU of a request beside onnxruntime, in X25519 exchanges ({_time(unit)} each): "
+                f"{workload.name}"
+            )
+            for cell in self.results.cells("server", workload.name):
+                alone = replace(cell, variant=Variant.IN_PROCESS)
+                if cell.variant is not Variant.IN_PROCESS and alone in self.results.rounds:
+                    spread = self.results.overhead(cell)
+                    lines.append(f"{cell.concurrency:>3} {cell.variant:<14} {_ratio(spread)}")
+        return "\n".join(lines)
+
     def _cell_json(self, cell: Cell) -> dict[str, object]:
-        present = {other.variant for other in self.results.cells(cell.view, cell.workload)}
-        bases = present & {Variant.PLAIN, Variant.MINIMAL} - {cell.variant}
+        bases = sorted({other.variant for other in self.results.cells(cell.view, cell.workload)})
         summary = self.results.summary(cell)
         return {
             **asdict(cell),
             **asdict(summary),
             "generator_limited": summary.generator_limited,
-            "ratios": {base: asdict(self.results.compare(cell, base)) for base in sorted(bases)},
+            "ratios": {
+                base: asdict(self.results.compare(cell, base))
+                for base in bases
+                if base is not cell.variant and replace(cell, variant=base) in self.results.rounds
+            },
             "rounds": [asdict(entry) for entry in self.results.rounds[cell]],
         }
 
 
-_BLANK = " " * 16
-_HEADER = (
-    f"{'c':>3} {'variant':<8} {'p50':>8} {'p99':>8} {'req/s':>8}  {'CPU':>8} {'gen':>4} {'other':>5}   n "
-    f"{'p50 / plain':<16} {'req/s / plain':<16} {'CPU / plain':<16} p50 / minimal"
-)
+_SMALL = 64 << 10
+_RATIO = 16
+_HEADER = f"{'c':>3} {'variant':<14} {'p50':>8} {'p99':>8} {'req/s':>8}  {'CPU':>8} {'peak':>9}  gen other"
 
 
 def _machine_text(machine: Machine, settings: dict[str, object]) -> str:
@@ -135,12 +205,16 @@ def _growth_text(growths: Sequence[Growth]) -> str:
     lines = [f"Memory: the server's peak above idle for one request of {size}; the first, and further ones"]
     for growth in growths:
         peaks = f"{_size(growth.first):>9} {_size(growth.repeated):>9}"
-        lines.append(f"    {growth.variant:<8} {peaks}   {growth.payloads:.2f} × the payload")
+        lines.append(f"    {growth.variant:<14} {peaks}   {growth.payloads:.2f} × the payload")
     return "\n".join(lines)
 
 
 def _ratio(ratio: Spread) -> str:
-    return f"{ratio.median:.2f} [{ratio.low:.2f}–{ratio.high:.2f}]".ljust(16)
+    return f"{_number(ratio.median)} [{_number(ratio.low)}–{_number(ratio.high)}]"
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
 
 def _rate(rate: float) -> str:

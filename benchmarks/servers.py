@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from tempfile import TemporaryFile
 from typing import IO
 
 from benchmarks.load import LoadError
-from benchmarks.machine import Cores, on_core
+from benchmarks.machine import Cores, family, on_core
 from benchmarks.workloads import Workload
 
 _STOP_SECONDS = 10.0
@@ -19,10 +19,13 @@ _STOP_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server on loopback. ``measurement`` is what it attests to, in hex; empty for a plain one."""
+    """A server on loopback and its processes.
+
+    ``measurement`` is what it attests to, in hex; empty for a plain one.
+    """
 
     port: int
-    pid: int
+    pids: tuple[int, ...]
     measurement: str
 
 
@@ -42,15 +45,18 @@ def confonnx_server(workload: Workload, cores: Cores) -> Iterator[Server]:
 
 @contextmanager
 def _running(module: str, workload: Workload, cores: Cores) -> Iterator[Server]:
-    """``python -m module MODEL``, which writes its port, and its measurement if any, to standard output once
-    it answers.
-    """
-    command = [sys.executable, "-m", module, str(workload.path)]
+    """``python -m module MODEL`` on the server's core."""
+    with on_core(cores.server), started([sys.executable, "-m", module, str(workload.path)]) as server:
+        yield server
+
+
+@contextmanager
+def started(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Iterator[Server]:
+    """A server that writes its port, and its measurement if any, to standard output once it answers."""
     with TemporaryFile() as log:  # not a pipe, which would fill up and stop the server
-        with on_core(cores.server):
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=environment)
         try:
-            yield _announced(process, log, module)
+            yield _announced(process, log, command)
         finally:
             process.terminate()
             try:
@@ -60,11 +66,11 @@ def _running(module: str, workload: Workload, cores: Cores) -> Iterator[Server]:
                 process.communicate()
 
 
-def _announced(process: subprocess.Popen[bytes], log: IO[bytes], module: str) -> Server:
+def _announced(process: subprocess.Popen[bytes], log: IO[bytes], command: Sequence[str]) -> Server:
     assert process.stdout is not None
     port, _, measurement = process.stdout.readline().decode().strip().partition(" ")
     if not port.isdigit():
         process.wait(_STOP_SECONDS)
         log.seek(0)
-        raise LoadError(f"{module} did not start:\n{log.read().decode(errors='replace')}")
-    return Server(int(port), process.pid, measurement)
+        raise LoadError(f"{' '.join(command)} did not start:\n{log.read().decode(errors='replace')}")
+    return Server(int(port), family(process.pid), measurement)

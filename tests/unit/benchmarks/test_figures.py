@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.exchanges import Variant
 from benchmarks.figures import Cell, Results, Round
 from benchmarks.generator import Outcome
 from benchmarks.load import Timings
+from benchmarks.quantiles import Spread
+from benchmarks.variants import Variant
 
 PLAIN = Cell("server", "tiny", 1, Variant.PLAIN)
 SEALED = Cell("server", "tiny", 1, Variant.X25519)
@@ -59,7 +60,8 @@ def test_variants_are_compared_within_a_round() -> None:
     found = results.compare(SEALED, Variant.PLAIN)
     assert (found.p50.low, found.p50.median, found.p50.high) == (2.0, 2.0, 2.0)
     assert found.rate.median == 0.5
-    assert (found.server_cpu.median, found.generator_cpu.median) == (2.0, 2.0)
+    assert found.server_cpu.median == 2.0
+    assert found.generator_cpu == Spread(2.0, 2.0, 2.0)
 
 
 def test_disturbed_rounds_are_left_out_where_enough_others_remain() -> None:
@@ -81,6 +83,27 @@ def test_disturbed_rounds_count_where_too_few_others_remain() -> None:
     found = results.compare(SEALED, Variant.PLAIN)
     assert (found.rounds, found.p50.median) == (3, 4.0)
     assert results.summary(SEALED).disturbed
+
+
+def test_the_rest_of_a_request_is_told_in_exchanges_of_its_round() -> None:
+    results = Results(exchanges={"tiny": [0.05, 0.1]})
+    for _ in range(2):
+        results.add(Cell("server", "tiny", 1, Variant.IN_PROCESS), outcome(0.1, 0.1, 0.1, 0.1, 0.1))
+        results.add(SEALED, outcome(0.4, 0.4))
+    found = results.overhead(SEALED)  # 0.25 - 0.1 seconds, of one server's second
+    assert (found.low, found.median, found.high) == pytest.approx((1.875, 2.25, 2.625))
+    with pytest.raises(KeyError):
+        results.overhead(PLAIN)
+
+
+def test_onnxruntime_alone_has_no_generator_to_compare_with() -> None:
+    results = Results()
+    alone = Cell("server", "tiny", 1, Variant.IN_PROCESS)
+    results.add(alone, outcome(0.1, generator_cpu=0.0))
+    results.add(SEALED, outcome(0.4))
+    found = results.compare(SEALED, Variant.IN_PROCESS)
+    assert found.p50.median == pytest.approx(4.0)
+    assert found.generator_cpu is None
 
 
 def test_cells_come_by_concurrency_then_variant() -> None:

@@ -62,7 +62,7 @@ def run(port: int, *, total: int = 20, concurrency: int = 3, lead: int = 4, room
     answers = [bytearray(room) for _ in range(total)]
     timings, lengths = run_closed_loop(
         port=port,
-        pid=os.getpid(),
+        pids=(os.getpid(),),
         messages=[REQUEST + b"%04d" % number for number in range(total)],
         answers=answers,
         concurrency=concurrency,

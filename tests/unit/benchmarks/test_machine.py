@@ -14,6 +14,7 @@ from benchmarks.machine import (
     choose_cores,
     core_of,
     cpu_seconds,
+    family,
     idle_seconds,
     on_core,
     peak_bytes,
@@ -47,6 +48,20 @@ def test_a_process_started_on_a_core_stays_there_and_we_do_not() -> None:
         assert os.sched_getaffinity(0) == {core}
         assert core_of(0) == core
     assert os.sched_getaffinity(0) == before
+
+
+def test_a_family_is_a_process_and_those_below_it() -> None:
+    code = (
+        "import subprocess, sys;"
+        "inner = subprocess.Popen([sys.executable, '-c', 'input()'], stdin=sys.stdin);"
+        "print(inner.pid, flush=True); inner.wait()"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdin=PIPE, stdout=PIPE) as child:
+        assert child.stdout is not None
+        grandchild = int(child.stdout.readline())
+        assert family(child.pid) == (child.pid, grandchild)
+        assert {child.pid, grandchild} < set(family(os.getpid()))
+        child.communicate(b"\n")
 
 
 def test_the_peak_shows_memory_that_is_gone() -> None:
