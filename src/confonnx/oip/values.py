@@ -65,6 +65,29 @@ def coerce(value: object, spec: ValueSpec, *, convert: bool = True) -> Value:
     return _coerce(value, spec.type, f"input {spec.name!r}", convert)
 
 
+def size_conflict(inputs: Mapping[str, Value], specs: Sequence[ValueSpec]) -> str | None:
+    """Two dimensions to which the model gives one name, and ``inputs`` two sizes, as a text; None without.
+
+    That is no error by itself. onnxruntime takes the names for hints, and models in use rely on it: a size of
+    1 broadcasts, and the decoders that Hugging Face's optimum merges get a stand-in of length 1 for a cache
+    that the branch they take does not read. So it explains a run that failed, and does not forbid one.
+    """
+    sizes: dict[str, tuple[str, int]] = {}
+    for spec in specs:
+        value = inputs.get(spec.name)
+        type_ = spec.type.element if isinstance(spec.type, OptionalType) else spec.type
+        if not isinstance(value, np.ndarray) or not isinstance(type_, TensorType) or type_.shape is None:
+            continue
+        for axis, (name, size) in enumerate(zip(type_.shape, value.shape, strict=False)):
+            here = f"axis {axis} of input {spec.name!r}"
+            if isinstance(name, str) and (first := sizes.setdefault(name, (here, size)))[1] != size:
+                return (
+                    f"the model calls {first[0]} and {here} both {name!r}, expected one size for them, "
+                    f"found {first[1]} and {size}"
+                )
+    return None
+
+
 def expect_list(value: object, where: str) -> list[Value]:
     """``value`` as the list of a sequence. Raises InvalidInputError if it is something else."""
     if not isinstance(value, list | tuple):

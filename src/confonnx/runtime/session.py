@@ -17,7 +17,7 @@ from confonnx.models.files import read_file
 from confonnx.models.repository import ModelFile
 from confonnx.models.schema import ModelSchema, operators, parse_model, schema_of
 from confonnx.oip.datatypes import ValueSpec, ValueType, format_onnx_type, parse_onnx_type
-from confonnx.oip.values import Value
+from confonnx.oip.values import Value, size_conflict
 from confonnx.runtime.options import SessionOptions
 from confonnx.runtime.ort import ORT_ERRORS, inference_error, onnxruntime, open_session
 from confonnx.runtime.transfer import feed, is_carried, is_packed, lift, lower
@@ -113,7 +113,8 @@ class Session:
 
         ``inputs`` are exactly typed, as ``oip.values.check_inputs`` makes them. ``abort`` may end the run
         from another thread. Raises InferenceError with onnxruntime's text, and InvalidInputError for the
-        name of an output that the model does not have.
+        name of an output that the model does not have, or where a run fails on inputs that give one of the
+        model's symbols two sizes.
         """
         names = list(outputs) if outputs else list(self._output_types)
         self._check_outputs(names)
@@ -126,7 +127,7 @@ class Session:
         except ORT_ERRORS as error:
             if abort is not None and abort.requested:
                 raise InferenceError("the run was ended before it was done") from None
-            raise inference_error(error) from error
+            raise _failure(error, inputs, self.schema.inputs) from error
 
     def _feed(self, inputs: Mapping[str, Value]) -> Mapping[str, object]:
         if self._packed_inputs.isdisjoint(inputs):
@@ -165,6 +166,15 @@ class Session:
         for key, value in self._run_config:
             settings.add_run_config_entry(key, value)
         return settings
+
+
+def _failure(
+    error: Exception, inputs: Mapping[str, Value], specs: Sequence[ValueSpec]
+) -> InferenceError | InvalidInputError:
+    """What a failed run is for the caller: their inputs' fault where these contradict each other."""
+    failure = inference_error(error)
+    conflict = size_conflict(inputs, specs)
+    return failure if conflict is None else InvalidInputError(f"{conflict}; the run failed: {failure}")
 
 
 class Abort:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import enum
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -18,7 +19,16 @@ from confonnx.oip.datatypes import (
     ValueType,
     parse_onnx_type,
 )
-from confonnx.oip.values import check_inputs, coerce, expect_list, expect_map, map_arrays, map_from_arrays
+from confonnx.oip.values import (
+    Value,
+    check_inputs,
+    coerce,
+    expect_list,
+    expect_map,
+    map_arrays,
+    map_from_arrays,
+    size_conflict,
+)
 from tests.support.oip import same, sample
 
 
@@ -281,6 +291,63 @@ def test_missing_and_extra_inputs_are_named() -> None:
     with pytest.raises(InvalidInputError, match="no input 'd'; expected: no inputs"):
         check_inputs({"d": 1}, ())
     assert check_inputs({}, ()) == {}
+
+
+@pytest.mark.parametrize(
+    ("shapes", "sizes", "axes", "found"),
+    [
+        ([("N",), ("N",)], [(2,), (3,)], "axis 0 of input 'a' and axis 0 of input 'b' both 'N'", "2 and 3"),
+        (
+            [("N", "M"), (4, "M")],
+            [(2, 5), (4, 6)],
+            "axis 1 of input 'a' and axis 1 of input 'b' both 'M'",
+            "5 and 6",
+        ),
+        ([("N", "N")], [(2, 3)], "axis 0 of input 'a' and axis 1 of input 'a' both 'N'", "2 and 3"),
+        ([("N",), (), ("N",)], [(2,), (), (1,)], "input 'a' and axis 0 of input 'c' both 'N'", "2 and 1"),
+    ],
+)
+def test_one_symbol_of_two_sizes(
+    shapes: list[Shape], sizes: list[tuple[int, ...]], axes: str, found: str
+) -> None:
+    conflict = size_conflict(*_of_shapes(shapes, sizes))
+    assert conflict is not None
+    assert axes in conflict
+    assert conflict.endswith(f"found {found}")
+
+
+@pytest.mark.parametrize(
+    ("shapes", "sizes"),
+    [
+        ([("N",), ("N",)], [(2,), (2,)]),
+        ([("N",), ("M",)], [(2,), (3,)]),
+        ([(None,), (None,)], [(2,), (3,)]),
+        ([None, ("N",)], [(2,), (3,)]),
+    ],
+)
+def test_every_symbol_of_one_size(shapes: list[Shape | None], sizes: list[tuple[int, ...]]) -> None:
+    assert size_conflict(*_of_shapes(shapes, sizes)) is None
+
+
+def _of_shapes(
+    shapes: Sequence[Shape | None], sizes: Sequence[tuple[int, ...]]
+) -> tuple[dict[str, Value], list[ValueSpec]]:
+    """Inputs a, b, … of these sizes, and what the model says of them."""
+    names = "abc"[: len(shapes)]
+    specs = [
+        ValueSpec(name, TensorType(Datatype.FP32, shape)) for name, shape in zip(names, shapes, strict=True)
+    ]
+    return {name: np.ones(size, np.float32) for name, size in zip(names, sizes, strict=True)}, specs
+
+
+def test_symbols_of_optionals_count_and_what_is_left_out_does_not() -> None:
+    two, three = np.ones(2, np.float32), np.ones(3, np.float32)
+    conflict = size_conflict({"a": two, "c": three}, SPECS)
+    assert conflict is not None
+    assert "input 'c'" in conflict
+    assert size_conflict({"a": two, "c": None}, SPECS) is None
+    sequence = ValueSpec("s", SequenceType(FLOATS))
+    assert size_conflict({"a": two, "s": [three]}, (*SPECS, sequence)) is None
 
 
 def test_a_server_converts_nothing() -> None:

@@ -300,7 +300,9 @@ def test_an_operator_that_fails_says_what_and_nothing_reaches_stderr(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     gather = helper.make_node("Gather", ["x", "i"], ["y"], name="lookup")
-    proto = models.model({"x": models.tensor(F), "i": models.tensor(7)}, {"y": models.tensor(F)}, [gather])
+    proto = models.model(
+        {"x": models.tensor(F), "i": models.tensor(7, ["i"])}, {"y": models.tensor(F)}, [gather]
+    )
     loaded = session(proto)
     for abort in (None, Abort()):
         with pytest.raises(
@@ -309,6 +311,20 @@ def test_an_operator_that_fails_says_what_and_nothing_reaches_stderr(
             loaded.run({"x": ONE, "i": np.array([987654])}, abort=abort)
         assert "onnxruntime_src" not in str(caught.value)
     assert capfd.readouterr() == ("", "")
+
+
+def test_one_symbol_of_two_sizes_is_the_inputs_fault_if_the_run_fails() -> None:
+    vector = models.tensor(F, ["n"])
+    add = helper.make_node("Add", ["x", "z"], ["y"])
+    loaded = session(models.model({"x": vector, "z": vector}, {"y": vector}, [add]))
+    expected = (
+        r"^the model calls axis 0 of input 'x' and axis 0 of input 'z' both 'n', expected one size for them, "
+        r"found 2 and 3; the run failed: .*Attempting to broadcast .* 2 by 3"
+    )
+    with pytest.raises(InvalidInputError, match=expected):
+        loaded.run({"x": ONE, "z": np.ones(3, np.float32)})
+    # onnxruntime broadcasts a 1, whatever the dimensions are called, and so may a user.
+    assert same_bits(loaded.run({"x": ONE, "z": ONE[:1]})["y"], ONE + 1)
 
 
 def test_strings_that_are_no_utf8_are_an_inference_error() -> None:
