@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeAlias, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 from confonnx.errors import NotConfonnxError, TooLargeError, TransportError
 from confonnx.ohttp.hpke import Buffer
@@ -59,7 +59,7 @@ class HttpResponse:
     @property
     def media_type(self) -> str:
         """Lower case, without parameters; empty where there is no ``content-type``."""
-        return _media_type(self.fields)
+        return media_type(self.fields)
 
 
 T = TypeVar("T")
@@ -69,22 +69,34 @@ Flow: TypeAlias = Generator[HttpRequest, HttpResponse, T]
 class AnswerReader:
     """Takes an answer's head, then its body piece by piece; refuses what no confonnx server sends. Mutable.
 
-    Only a body of the accepted media type, or a problem document, is read; of anything else (an ingress's
-    HTML page, a redirect) the status and the media type say enough, so `wants_body` is false.
+    It is a `confonnx.http.message.Sink`. Only a body of the accepted media type, or a problem document, is
+    read; of anything else (an ingress's HTML page, a redirect) the status and the media type say enough, so
+    `wants_body` is false.
     """
 
     def __init__(self, request: HttpRequest, status: int, fields: Fields) -> None:
         """Raises NotConfonnxError (compressed, malformed length) and TooLargeError (announced over the
         limit)."""
-        self._what = f"{request.method} {request.path.partition('?')[0]}"
+        self._what = _what(request)
         self._status, self._fields = status, fields
         self._limit = _body_limit(request, fields)
-        self._refuse_compression()
+        refuse_compression(request, fields)
         self._announced = self._announced_length()
         self.wants_body = self._limit > 0 and self._announced != 0
         # One allocation for a body of known length, which is then opened in place. Bounded by the limit.
         self._body = bytearray(self._announced or 0) if self.wants_body else bytearray()
         self._filled = 0
+
+    duplex: Final = False
+    held: Final = 0
+
+    def room(self) -> memoryview | None:
+        """Where the next bytes of a body of announced length go, without another copy."""
+        return None if self._announced is None else memoryview(self._body)[self._filled :]
+
+    def filled(self, count: int) -> None:
+        """``count`` bytes are in what `room` gave."""
+        self._filled += count
 
     def feed(self, piece: bytes) -> None:
         """Keeps ``piece``. Raises TooLargeError as soon as the body is over its limit."""
@@ -103,15 +115,6 @@ class AnswerReader:
             )
         return HttpResponse(self._status, self._fields, self._body, received_at)
 
-    def _refuse_compression(self) -> None:
-        # Ciphertext does not compress, so a coding can only be a mistake or a decompression bomb.
-        coding = field_value(self._fields, "content-encoding")
-        if coding is not None and coding.strip().lower() != "identity":
-            raise NotConfonnxError(
-                f"the answer to {self._what} is compressed although identity was asked for: something "
-                "between client and server changes messages; switch compression off there"
-            )
-
     def _announced_length(self) -> int | None:
         text = field_value(self._fields, "content-length")
         if text is None or self._limit == 0:
@@ -128,18 +131,34 @@ class AnswerReader:
         )
 
 
+def refuse_compression(request: HttpRequest, fields: Fields) -> None:
+    """Raises NotConfonnxError for an answer in a coding that was not asked for."""
+    # Ciphertext does not compress, so a coding can only be a mistake or a decompression bomb.
+    coding = field_value(fields, "content-encoding")
+    if coding is not None and coding.strip().lower() != "identity":
+        raise NotConfonnxError(
+            f"the answer to {_what(request)} is compressed although identity was asked for: something "
+            "between client and server changes messages; switch compression off there"
+        )
+
+
 def field_value(fields: Fields, name: str) -> str | None:
     """The value of field ``name`` (lower case) in ``fields``, repeats joined with a comma (RFC 9110 §5.3)."""
     values = [value for key, value in fields if key == name]
     return ", ".join(values) if values else None
 
 
-def _media_type(fields: Fields) -> str:
+def _what(request: HttpRequest) -> str:
+    return f"{request.method} {request.path.partition('?')[0]}"
+
+
+def media_type(fields: Fields) -> str:
+    """The media type in lower case, without parameters; empty where there is no ``content-type``."""
     return (field_value(fields, "content-type") or "").partition(";")[0].strip().lower()
 
 
 def _body_limit(request: HttpRequest, fields: Fields) -> int:
-    media_type = _media_type(fields)
-    if media_type == request.accept:
+    found = media_type(fields)
+    if found == request.accept:
         return request.max_response_bytes
-    return MAX_PROBLEM_BYTES if media_type == PROBLEM_MEDIA_TYPE else 0
+    return MAX_PROBLEM_BYTES if found == PROBLEM_MEDIA_TYPE else 0

@@ -1,33 +1,23 @@
-"""HTTP over httpx2: the only place where the client touches a network.
+"""HTTP: the only place where the client touches a network.
 
 Both transports keep connections open between requests, follow no redirect, and ignore the environment: a
-proxy is used only where the client was told one, because the environment's ``.netrc`` would also add
-credentials to the outer request. Bodies are streamed through an `AnswerReader`, so no answer takes more
+proxy is used only where the client was told one. Bodies go through an `AnswerReader`, so no answer takes more
 memory than its limit.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ssl
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from time import monotonic
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-import httpx2
-
-from confonnx.attestation.endorse.deadline import DeadlineTransport
-from confonnx.client.exchange import AnswerReader, Fields, HttpRequest, HttpResponse
+from confonnx.client.duplex import AsyncDuplex, BlockingDuplex, Duplex, TaskDuplex
+from confonnx.client.exchange import AnswerReader, HttpRequest, HttpResponse
 from confonnx.client.options import Connection
-from confonnx.errors import ConfigurationError, TransportError
-from confonnx.ohttp.hpke import Buffer
-
-# Below the idle limits of usual ingresses (60 s and more), so that a kept connection is rarely found closed.
-_KEEP_ALIVE_SECONDS = 30.0
-_PIECE_BYTES = 256 * 1024  # the HTTP library copies what it sends; in pieces, so that the copy stays small
+from confonnx.client.outgoing import Requests, told
+from confonnx.http import blocking, tasks
+from confonnx.http.message import Head, Outgoing, Sink
 
 
 class Transport(Protocol):
@@ -62,56 +52,50 @@ class AsyncTransport(Protocol):
         ...
 
 
+@runtime_checkable
+class DuplexTransport(Transport, Protocol):
+    """A `Transport` over which streams can go."""
+
+    def open(self, request: HttpRequest, *, timeout: float | None) -> Duplex:
+        """Begins ``request``, whose own body is empty: it goes out in pieces while the answer comes in. Each
+        step may take ``timeout`` seconds. Raises TransportError.
+        """
+        ...
+
+
+@runtime_checkable
+class AsyncDuplexTransport(AsyncTransport, Protocol):
+    """`DuplexTransport` for asyncio."""
+
+    async def open(self, request: HttpRequest, *, timeout: float | None) -> AsyncDuplex:
+        """See `DuplexTransport.open`."""
+        ...
+
+
 class HttpTransport:
-    """`Transport` over a pool of connections."""
+    """`DuplexTransport` over a pool of connections."""
 
     def __init__(self, connection: Connection) -> None:
         """Opens nothing yet. Raises ConfigurationError for a CA file or proxy that cannot be used."""
-        self._connection = connection
-        with _configuration_errors():
-            self._transport = DeadlineTransport(
-                verify=_tls(connection), proxy=connection.proxy, limits=_limits()
-            )
-            self._client = httpx2.Client(
-                transport=self._transport,
-                trust_env=False,
-                follow_redirects=False,
-                cookies=_cookies(connection),
-            )
+        self._requests = Requests(connection)
+        self._pool = blocking.Pool(self._requests.route)
 
     def send(self, request: HttpRequest, *, timeout: float | None) -> HttpResponse:
-        """See `Transport.send`. A slow peer is cut off at ``timeout``; looking up its name is outside."""
+        """See `Transport.send`."""
         deadline = None if timeout is None else monotonic() + timeout
-        prepared = self._client.build_request(
-            request.method,
-            _url(request, self._connection),
-            headers=_headers(request, self._connection),
-            content=_pieces(request.body) if request.body else None,
-            timeout=httpx2.Timeout(timeout),
-        )
-        try:
-            with _network_errors(prepared), self._transport.until(deadline):
-                reader = self._exchange(prepared, request)
-        except TransportError as error:
-            if timeout is not None and deadline is not None and monotonic() >= deadline:
-                raise _timed_out(prepared, timeout) from error
-            raise
-        return reader.finish(self.now())
+        outgoing = self._requests.make(request)
+        reading = _Reading(request)
+        with told(outgoing, timeout):
+            self._pool.exchange(outgoing, reading.open, deadline=deadline)
+        return reading.finish(self._requests, outgoing, self.now())
 
-    def _exchange(self, prepared: httpx2.Request, request: HttpRequest) -> AnswerReader:
-        response = self._client.send(prepared, stream=True)
-        try:
-            reader = AnswerReader(request, response.status_code, _fields(response))
-            if reader.wants_body:
-                for piece in response.iter_raw():
-                    reader.feed(piece)
-        finally:
-            response.close()
-        return reader
+    def open(self, request: HttpRequest, *, timeout: float | None) -> Duplex:
+        """See `DuplexTransport.open`."""
+        return BlockingDuplex(self._pool, request, self._requests.make_open(request), timeout, self.now)
 
     def close(self) -> None:
         """See `Transport.close`."""
-        self._client.close()
+        self._pool.close()
 
     def now(self) -> datetime:
         """See `Transport.now`."""
@@ -119,143 +103,56 @@ class HttpTransport:
 
 
 class AsyncHttpTransport:
-    """`AsyncTransport` over a pool of connections of one event loop."""
+    """`AsyncDuplexTransport` over a pool of connections of one event loop."""
 
     def __init__(self, connection: Connection) -> None:
         """Opens nothing yet. Raises ConfigurationError for a CA file or proxy that cannot be used."""
-        self._connection = connection
-        with _configuration_errors():
-            self._client = httpx2.AsyncClient(
-                verify=_tls(connection),
-                proxy=connection.proxy,
-                trust_env=False,
-                follow_redirects=False,
-                limits=_limits(),
-                cookies=_cookies(connection),
-            )
+        self._requests = Requests(connection)
+        self._pool = tasks.Pool(self._requests.route)
 
     async def send(self, request: HttpRequest, *, timeout: float | None) -> HttpResponse:
-        """See `Transport.send`. A slow sender is cut off at ``timeout``."""
-        prepared = self._client.build_request(
-            request.method,
-            _url(request, self._connection),
-            headers=_headers(request, self._connection),
-            content=_async_pieces(request.body) if request.body else None,
-            timeout=httpx2.Timeout(timeout),
-        )
-        with _network_errors(prepared):
-            try:
-                async with asyncio.timeout(timeout):
-                    return await self._exchange(prepared, request)
-            except TimeoutError:
-                assert timeout is not None  # asyncio.timeout(None) never ends
-                raise _timed_out(prepared, timeout) from None
+        """See `Transport.send`."""
+        outgoing = self._requests.make(request)
+        reading = _Reading(request)
+        with told(outgoing, timeout):
+            async with asyncio.timeout(timeout):
+                await self._pool.exchange(outgoing, reading.open)
+        return reading.finish(self._requests, outgoing, self.now())
 
-    async def _exchange(self, prepared: httpx2.Request, request: HttpRequest) -> HttpResponse:
-        response = await self._client.send(prepared, stream=True)
-        try:
-            reader = AnswerReader(request, response.status_code, _fields(response))
-            if reader.wants_body:
-                async for piece in response.aiter_raw():
-                    reader.feed(piece)
-        finally:
-            await response.aclose()
-        return reader.finish(self.now())
+    async def open(self, request: HttpRequest, *, timeout: float | None) -> AsyncDuplex:
+        """See `DuplexTransport.open`."""
+        outgoing = self._requests.make_open(request)
+        with told(outgoing, timeout):
+            async with asyncio.timeout(timeout):
+                connection = await self._pool.open(outgoing.url.origin)
+        duplex = TaskDuplex(self._pool, connection, request, outgoing, timeout, self.now)
+        await duplex.begin()
+        return duplex
 
     async def close(self) -> None:
         """See `Transport.close`."""
-        await self._client.aclose()
+        await self._pool.close()
 
     def now(self) -> datetime:
         """See `Transport.now`."""
         return datetime.now(UTC)
 
 
-def _tls(connection: Connection) -> ssl.SSLContext | bool:
-    if connection.skip_tls_verification:
-        return False
-    return True if connection.ca_file is None else ssl.create_default_context(cafile=connection.ca_file)
+class _Reading:
+    """Reads the answer to one request. Mutable."""
 
+    def __init__(self, request: HttpRequest) -> None:
+        self._request = request
+        self._reader: AnswerReader | None = None
 
-def _limits() -> httpx2.Limits:
-    # No limit of connections here: a caller with many threads has as many requests in flight as it wants.
-    return httpx2.Limits(
-        max_connections=None, max_keepalive_connections=64, keepalive_expiry=_KEEP_ALIVE_SECONDS
-    )
+    def open(self, head: Head) -> Sink | None:
+        """An `OpenBody`."""
+        self._reader = AnswerReader(self._request, head.status, head.fields)
+        return self._reader if self._reader.wants_body else None
 
-
-def _headers(request: HttpRequest, connection: Connection) -> list[tuple[str, str]]:
-    headers = [
-        ("accept", request.accept),
-        ("accept-encoding", "identity"),
-        ("user-agent", "confonnx"),
-        *request.fields,
-    ]
-    if request.body:
-        headers.append(("content-length", str(len(request.body))))
-    authorization = connection.relay_authorization if request.relayed else connection.ingress_authorization
-    if authorization is not None:
-        headers.append(("authorization", authorization))
-    return headers
-
-
-def _url(request: HttpRequest, connection: Connection) -> str:
-    if not request.relayed:
-        return connection.url.join(request.path)
-    assert connection.relay is not None  # flows mark a request as relayed where there is a relay
-    return connection.relay
-
-
-def _cookies(connection: Connection) -> CookieJar:
-    """An ingress may keep a client at one replica by a cookie. Through a relay, a cookie would link requests
-    that are to be unlinkable, so none is kept there.
-    """
-    if connection.relay is None:
-        return CookieJar()
-    return CookieJar(DefaultCookiePolicy(allowed_domains=()))
-
-
-def _fields(response: httpx2.Response) -> Fields:
-    return tuple(
-        (name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in response.headers.raw
-    )
-
-
-def _pieces(body: Buffer) -> Iterator[bytes]:
-    view = memoryview(body)
-    for start in range(0, len(view), _PIECE_BYTES):
-        yield bytes(view[start : start + _PIECE_BYTES])
-
-
-async def _async_pieces(body: Buffer) -> AsyncIterator[bytes]:
-    for piece in _pieces(body):
-        yield piece
-
-
-@contextmanager
-def _configuration_errors() -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError, httpx2.InvalidURL) as error:  # ssl.SSLError is an OSError
-        raise ConfigurationError(f"ca_file or proxy cannot be used: {error}") from error
-
-
-@contextmanager
-def _network_errors(request: httpx2.Request) -> Iterator[None]:
-    try:
-        yield
-    except httpx2.TimeoutException as error:
-        raise TransportError(f"{_name(request)}: no answer in time ({type(error).__name__})") from error
-    except httpx2.ConnectError as error:
-        raise TransportError(f"{_name(request)}: cannot connect: {error}") from error
-    except (httpx2.RequestError, httpx2.StreamError) as error:
-        raise TransportError(f"{_name(request)}: the connection failed: {error}") from error
-
-
-def _timed_out(request: httpx2.Request, timeout: float) -> TransportError:
-    what = f"{_name(request)}: no complete answer within {timeout:.3g} s"
-    return TransportError(f"{what}; give a longer timeout= if it needs more")
-
-
-def _name(request: httpx2.Request) -> str:
-    return f"{request.method} {str(request.url).partition('?')[0]}"
+    def finish(self, requests: Requests, outgoing: Outgoing, received_at: datetime) -> HttpResponse:
+        """The answer, once it is complete."""
+        assert self._reader is not None  # an answer has a head
+        response = self._reader.finish(received_at)
+        requests.heard(outgoing, response.fields)
+        return response

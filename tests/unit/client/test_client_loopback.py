@@ -90,10 +90,9 @@ def test_threads_over_http() -> None:
         assert "sealed-key" not in repr(request)
 
 
-def test_nothing_secret_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """Not even by the HTTP library, at its most talkative."""
+def test_nothing_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Not even by libraries, at their most talkative."""
     server = now_server()
-    canary = 123456789.0
     with (
         caplog.at_level(logging.DEBUG),
         over_http(server) as url,
@@ -101,10 +100,9 @@ def test_nothing_secret_is_logged(caplog: pytest.LogCaptureFixture) -> None:
             f"{url}/mymodel", policy=policy(), auth_key="sealed-key", ingress_auth="ingress-key"
         ) as client,
     ):
-        client.predict({"a": [canary], "b": [canary]})
-    assert "/mymodel/ohttp" in caplog.text  # it did log
-    for secret in ("sealed-key", "ingress-key", "123456"):
-        assert secret not in caplog.text
+        client.predict({"a": [1.0], "b": [1.0]})
+        logging.getLogger("confonnx").debug("to see that it would be caught")
+    assert [record.message for record in caplog.records] == ["to see that it would be caught"]
 
 
 def test_tasks_over_http() -> None:
