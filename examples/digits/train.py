@@ -23,6 +23,7 @@ from onnx import TensorProto, helper, numpy_helper
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
+from threadpoolctl import threadpool_limits
 
 PACKAGE_DATA = Path(__file__).resolve().parents[2] / "src" / "confonnx" / "cli" / "digits"
 
@@ -51,7 +52,8 @@ def train() -> tuple[bytes, bytes, float]:
     # The optimum of this convex problem, found to the last digits, is the same on every machine; rounding it
     # to a grid that is far coarser than what is left of error gives the same bytes.
     classifier = LogisticRegression(solver="newton-cholesky", tol=1e-12, max_iter=200)
-    classifier.fit(images / _INK, labels)
+    with threadpool_limits(limits=1):  # the matrices are so small that threads make it ten times slower
+        classifier.fit(images / _INK, labels)
     weights = _on_grid(classifier.coef_ / _INK)
     bias = _on_grid(classifier.intercept_)
     guesses = (test_images @ weights.T + bias).argmax(axis=1)
