@@ -48,7 +48,7 @@ class KeyRing:
 
     def __init__(
         self,
-        secret: bytes,
+        secret: bytes | bytearray,
         *,
         epoch: int,
         started_at: datetime,
@@ -87,10 +87,10 @@ class KeyRing:
         lifetime: timedelta,
         grace: timedelta,
         kems: Sequence[Kem] = DEFAULT_KEMS,
-        secret: bytes | None = None,
+        secret: bytes | bytearray | None = None,
     ) -> KeyRing:
         """A ring that starts its epoch 0 at ``now`` (whole seconds, rounded down) with a fresh random
-        secret.
+        secret, or with one that other processes or replicas of this server have as well.
         """
         return cls(
             secrets.token_bytes(SECRET_SIZE) if secret is None else secret,
@@ -196,7 +196,7 @@ class KeyRing:
 
 
 def _check(
-    secret: bytes,
+    secret: bytes | bytearray,
     epoch: int,
     started_at: datetime,
     lifetime: timedelta,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.utils import formatdate
@@ -70,10 +71,15 @@ class _State(Enum):
 class HttpServer:
     """A listening socket and its connections. Mutable: which connections, and the bytes that they hold."""
 
-    def __init__(self, handler: Handler, limits: HttpLimits) -> None:
-        """``handler`` answers; ``limits`` hold for every connection."""
+    def __init__(
+        self, handler: Handler, limits: HttpLimits, *, ended: Callable[[], None] = lambda: None
+    ) -> None:
+        """``handler`` answers; ``limits`` hold for every connection, refused ones included; ``ended`` is
+        called at the end of each.
+        """
         self.handler = handler
         self.limits = limits
+        self._ended = ended
         self.buffered = 0
         self.draining = False
         self._connections: set[_Connection] = set()
@@ -90,10 +96,18 @@ class HttpServer:
         try:
             self._listener = await loop.create_server(self._connection, address, port, backlog=1024)
         except OSError as error:
-            raise ConfigurationError(_listen_problem(error, address, port, option)) from error
-        self._sweeper = loop.create_task(self._sweep())
+            raise ConfigurationError(listen_problem(error, address, port, option)) from error
+        self.watch_time()
         bound: int = self._listener.sockets[0].getsockname()[1]
         return bound
+
+    def watch_time(self) -> None:
+        """Start to enforce time limits; ``listen`` does it itself."""
+        self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
+
+    async def adopt(self, accepted: socket.socket) -> None:
+        """Serve a connection that somebody else accepted. Raises OSError where it is gone already."""
+        await asyncio.get_running_loop().connect_accepted_socket(self._connection, accepted)
 
     @property
     def connections(self) -> int:
@@ -130,6 +144,7 @@ class HttpServer:
     def forget(self, connection: _Connection) -> None:
         """A connection is gone."""
         self._connections.discard(connection)
+        self._ended()
 
     def start(self, connection: _Connection, request: HttpRequest) -> asyncio.Task[None]:
         """Run the handler for one request in a task of its own, which the caller keeps."""
@@ -443,7 +458,8 @@ def _status_line(status: int) -> str:
     return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"
 
 
-def _listen_problem(error: OSError, address: str, port: int, option: str) -> str:
+def listen_problem(error: OSError, address: str, port: int, option: str) -> str:
+    """Why nothing can listen there, and what to do."""
     where = f"cannot listen on {address} port {port}"
     if error.errno == errno.EADDRINUSE:
         return f"{where}: another program uses it. Stop that program, or choose another port with {option}"

@@ -1,4 +1,7 @@
-"""The server as a process: put together, listen, roll keys over, drain, end. One process holds the keys."""
+"""The server as a process: put together, listen, roll keys over, drain, end.
+
+One process is the whole server, or a worker of several (``processes``), which differs by its :class:`Share`.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractContextManager, asynccontextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
@@ -30,6 +33,7 @@ from confonnx.runtime.scheduler import Scheduler
 from confonnx.server.app import App, AppOptions
 from confonnx.server.attestation import Attestation, Identity, TokenBucket
 from confonnx.server.auth import Authenticator, Credential, load_credentials
+from confonnx.server.control import wipe
 from confonnx.server.head import HeadLimits
 from confonnx.server.http import HttpLimits, HttpServer
 from confonnx.server.logs import (
@@ -45,10 +49,11 @@ from confonnx.server.logs import (
 )
 from confonnx.server.memory import harden_memory, raise_descriptor_limit
 from confonnx.server.metrics import Metrics, MetricsHandler
+from confonnx.server.processes import serve_in_processes
 from confonnx.server.replay import ReplayCache
 from confonnx.server.routes import Routes
 from confonnx.server.settings import Settings
-from confonnx.server.tee import open_attester
+from confonnx.server.tee import TurnsAttester, open_attester
 
 _KEY_CHECK_SECONDS = 1.0
 _SPARE_DESCRIPTORS = 128  # files, devices, the listeners, threads' wake-up pipes
@@ -71,14 +76,29 @@ def serve(settings: Settings, *, warnings: tuple[str, ...] = ()) -> int:
         log.emit(SettingsWarning(warning=warning))
     if not raise_descriptor_limit(settings.max_connections + _SPARE_DESCRIPTORS):
         log.emit(SettingsWarning(warning="--max-connections is over the system's limit of open files"))
-    _silence_hooks(log)
-    _run(_serve(settings, log))
-    return 0
+    silence_hooks(log)
+    return run(serve_in_processes(settings, log) if settings.processes > 1 else _serve(settings, log))
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What a worker shares with the others of its server.
+
+    ``secret`` is S(0) of the key ring, whose epoch 0 began at ``started_at``; it is wiped when the ring is
+    made. ``exclusive`` gives a context in which no other worker uses the TEE's device.
+    """
+
+    processes: int
+    started_at: datetime
+    secret: bytearray = field(repr=False)
+    exclusive: Callable[[], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A server that answers, and the parts of it that its user may want to look at."""
+    """A server that answers, and the parts of it that its user may want to look at. ``port`` is 0 for a
+    worker, which does not listen.
+    """
 
     app: App
     registry: Registry
@@ -86,28 +106,36 @@ class Running:
     tee: Tee
     measurement: bytes
     schemes: tuple[str, ...]
+    metrics: Metrics
     http: HttpServer
     port: int
     metrics_port: int | None
 
 
 @asynccontextmanager
-async def running(settings: Settings, log: Log) -> AsyncIterator[Running]:
+async def running(
+    settings: Settings, log: Log, *, share: Share | None = None, ended: Callable[[], None] = lambda: None
+) -> AsyncIterator[Running]:
     """A server of these settings in the running event loop, drained at the end.
 
-    Raises as :func:`serve`, and BundleError for more models than a statement holds.
+    With a ``share`` it is a worker: it does not listen, and connections are given to ``Running.http``;
+    ``ended`` is called at the end of each. Raises as :func:`serve`, and BundleError for more models than a
+    statement holds.
     """
-    parts = _assemble(settings, log)
-    http = HttpServer(parts.app, _http_limits(settings))
+    parts = _assemble(settings, log, share)
+    http = HttpServer(parts.app, _http_limits(settings), ended=ended)
     scrape = HttpServer(MetricsHandler(parts.metrics), HttpLimits(max_connections=16, max_body=0))
     try:
         # A TEE that gives no evidence, or a statement over its bounds, ends the start.
         await parts.attestation.bundle(None)
-        port = await http.listen(settings.address, settings.http_port, option="--http-port")
-        metrics_port = None
-        if settings.metrics:
-            address = settings.metrics_address or settings.address
-            metrics_port = await scrape.listen(address, settings.metrics_port, option="--metrics-port")
+        port, metrics_port = 0, None
+        if share is not None:
+            http.watch_time()
+        else:
+            port = await http.listen(settings.address, settings.http_port, option="--http-port")
+            if settings.metrics:
+                address = settings.metrics_address or settings.address
+                metrics_port = await scrape.listen(address, settings.metrics_port, option="--metrics-port")
         parts.metrics.watch("connections", "Open connections.", lambda: http.connections)
         async with _keys_rolled_over(parts.ring, parts.app, log):
             yield Running(
@@ -117,6 +145,7 @@ async def running(settings: Settings, log: Log) -> AsyncIterator[Running]:
                 tee=parts.tee,
                 measurement=parts.measurement,
                 schemes=parts.schemes,
+                metrics=parts.metrics,
                 http=http,
                 port=port,
                 metrics_port=metrics_port,
@@ -131,16 +160,40 @@ async def running(settings: Settings, log: Log) -> AsyncIterator[Running]:
         await parts.scheduler.close(timeout=0)  # whoever waited for its work is gone by now
 
 
-async def _serve(settings: Settings, log: Log) -> None:
+def ready(settings: Settings, server: Running) -> Ready:
+    """What the log says of a server that answers."""
+    return Ready(
+        url=settings.url(server.port),
+        port=server.port,
+        metrics_port=server.metrics_port,
+        tee=server.tee.value,
+        measurement=server.measurement.hex(),
+        models=tuple(
+            f"{model.description.name}/{model.description.version} sha256:{model.description.digest}"
+            for model in server.registry.models
+        ),
+        authentication=server.schemes,
+    )
+
+
+def report_background_errors(log: Log) -> None:
+    """Let ``log`` have what nobody awaits in the running event loop, without its text."""
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _, context: log.emit(_background_error(context.get("exception")))
+    )
+
+
+async def _serve(settings: Settings, log: Log) -> int:
     loop = asyncio.get_running_loop()
-    loop.set_exception_handler(lambda _, context: log.emit(_background_error(context.get("exception"))))
+    report_background_errors(log)
     stop = asyncio.Event()
     async with running(settings, log) as server:
         for number in (signal.SIGTERM, signal.SIGINT):
             with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C ends the loop instead
                 loop.add_signal_handler(number, stop.set)
-        log.emit(_ready(settings, server))
+        log.emit(ready(settings, server))
         await stop.wait()
+    return 0
 
 
 @asynccontextmanager
@@ -178,18 +231,16 @@ class _Parts:
     schemes: tuple[str, ...]
 
 
-def _assemble(settings: Settings, log: Log) -> _Parts:
+def _assemble(settings: Settings, log: Log, share: Share | None) -> _Parts:
     """Everything but sockets; whatever is wrong with settings, models or the TEE comes out here."""
     authenticator = Authenticator(_credentials(settings))
-    attester = open_attester(settings, measure_installation(settings.measured()), now=_now)
-    measurement = attester.measure()
+    attester, measurement = _attester(settings, share)
     if attester.tee is Tee.SIMULATED:
         log.emit(Unprotected(advice=_SIMULATED))
-    threads = Threads.plan(
-        available_cpus(), runs=settings.inference_threads, intra_op=settings.intra_op_threads
-    )
+    cpus = max(1, available_cpus() // (1 if share is None else share.processes))
+    threads = Threads.plan(cpus, runs=settings.inference_threads, intra_op=settings.intra_op_threads)
     registry = Registry.load(_model_files(settings), _session_options(settings, threads))
-    ring = KeyRing.generate(now=_now(), lifetime=settings.key_rollover_interval, grace=settings.grace)
+    ring = _ring(settings, share)
     metrics = Metrics()
     metrics.watch("key_age_seconds", "Age of the current key.", lambda: ring.age(_now()).total_seconds())
     scheduler = Scheduler(threads=threads.runs, max_queue=settings.max_queue)
@@ -234,6 +285,25 @@ def _assemble(settings: Settings, log: Log) -> _Parts:
         measurement=measurement,
         schemes=authenticator.schemes,
     )
+
+
+def _attester(settings: Settings, share: Share | None) -> tuple[Attester, bytes]:
+    """The Attester, and what it measures. Opening a TPM may make a key in it, which one worker has to do."""
+    exclusive = contextlib.nullcontext if share is None else share.exclusive
+    with exclusive():
+        attester = open_attester(settings, measure_installation(settings.measured()), now=_now)
+        measurement = attester.measure()
+    return (attester if share is None else TurnsAttester(attester, share.exclusive)), measurement
+
+
+def _ring(settings: Settings, share: Share | None) -> KeyRing:
+    lifetime, grace = settings.key_rollover_interval, settings.grace
+    if share is None:
+        return KeyRing.generate(now=_now(), lifetime=lifetime, grace=grace)
+    ring = KeyRing.generate(now=share.started_at, lifetime=lifetime, grace=grace, secret=share.secret)
+    wipe(share.secret)
+    ring.advance(_now())
+    return ring
 
 
 def _credentials(settings: Settings) -> tuple[Credential, ...]:
@@ -295,29 +365,7 @@ def _http_limits(settings: Settings) -> HttpLimits:
     )
 
 
-def _ready(settings: Settings, server: Running) -> Ready:
-    return Ready(
-        url=f"http://{_host(settings.address)}:{server.port}{settings.url_prefix}/",
-        port=server.port,
-        metrics_port=server.metrics_port,
-        tee=server.tee.value,
-        measurement=server.measurement.hex(),
-        models=tuple(
-            f"{model.description.name}/{model.description.version} sha256:{model.description.digest}"
-            for model in server.registry.models
-        ),
-        authentication=server.schemes,
-    )
-
-
-def _host(address: str) -> str:
-    """What to put into a URL for a listening address."""
-    if address in ("0.0.0.0", "::", ""):  # noqa: S104  compared, not bound
-        return "127.0.0.1"
-    return f"[{address}]" if ":" in address else address
-
-
-def _silence_hooks(log: Log) -> None:
+def silence_hooks(log: Log) -> None:
     """Errors in threads and destructors would be printed with their text, which may hold what was sealed."""
     sys.unraisablehook = lambda unraisable: log.emit(_background_error(unraisable.exc_value))
     threading.excepthook = lambda failure: log.emit(_background_error(failure.exc_value))
@@ -327,13 +375,13 @@ def _background_error(error: object) -> BackgroundError:
     return BackgroundError(exception=type(error).__name__)
 
 
-def _run(main: Coroutine[Any, Any, None]) -> None:
+def run(main: Coroutine[Any, Any, int]) -> int:
+    """``main`` in an event loop of its own."""
     if sys.platform == "win32":
-        asyncio.run(main)
-        return
+        return asyncio.run(main)
     import uvloop  # not on Windows
 
-    uvloop.run(main)
+    return int(uvloop.run(main))
 
 
 def _version() -> str:

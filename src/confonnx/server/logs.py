@@ -139,6 +139,17 @@ class EvidenceFailed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerEnded:
+    """One of several processes ended on its own, so the server ends. ``status`` as subprocess says it: below
+    zero it is a signal's number.
+    """
+
+    event: ClassVar = "worker ended"
+    level: ClassVar = LogLevel.ERROR
+    status: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Draining:
     """The server was told to stop; it finishes what it has."""
 
@@ -168,6 +179,7 @@ Event = (
     | BackgroundError
     | KeyRollover
     | EvidenceFailed
+    | WorkerEnded
     | Draining
     | Stopped
 )

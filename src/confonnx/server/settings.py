@@ -40,12 +40,14 @@ _PERSISTENT = 0x81  # TPM_HT_PERSISTENT, the first byte of such a handle (TPM 2.
 _POSITIVE = (
     *("max_request_bytes", "max_response_bytes", "max_buffered_bytes", "max_connections", "max_header_bytes"),
     *("min_transfer_rate", "replay_capacity", "max_sessions", "attestation_rate", "attestation_burst"),
-    *("inference_threads", "intra_op_threads", "inter_op_threads"),
+    *("inference_threads", "intra_op_threads", "inter_op_threads", "processes"),
 )
 _LONGER_THAN_ZERO = (
     *("header_timeout", "idle_timeout", "transfer_grace", "request_timeout", "replay_window"),
     "key_rollover_interval",
 )
+
+_ANY_ADDRESS = ("0.0.0.0", "::", "")  # noqa: S104  compared, not bound
 
 Panel = Literal["Models", "Network", "Access", "TEE", "Keys", "Limits", "Runtime", "Operation"]
 
@@ -218,6 +220,12 @@ class Settings(BaseSettings):
         False, "Do not pad answers: their exact sizes show on the network.", "Limits", measured=True
     )
 
+    processes: int = _option(
+        1,
+        "Processes that serve, each with the models in its memory; they share the limits and the processors. "
+        "Linux only, and not in an SGX enclave, which is one process.",
+        "Runtime",
+    )
     inference_threads: int | None = _option(
         None, "Requests that run at once; default: by the processors.", "Runtime"
     )
@@ -307,6 +315,11 @@ class Settings(BaseSettings):
         if prefix and (not prefix.startswith("/") or not prefix.isascii() or set(prefix) & set("?#% ")):
             raise ValueError("expected a path such as /mymodel")
         return prefix
+
+    def url(self, port: int) -> str:
+        """Where people find a server of these settings that listens on ``port``."""
+        host = "127.0.0.1" if self.address in _ANY_ADDRESS else self.address
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}{self.url_prefix}/"
 
     @property
     def grace(self) -> timedelta:

@@ -102,6 +102,12 @@ def _check_together(settings: Settings) -> None:
             f"--max-buffered-bytes is {settings.max_buffered_bytes}, less than --max-request-bytes, "
             f"{settings.max_request_bytes}"
         )
+    if settings.max_buffered_bytes // settings.processes < settings.max_request_bytes:
+        raise ConfigurationError(
+            f"--max-buffered-bytes is {settings.max_buffered_bytes}, which --processes {settings.processes} "
+            f"divide: less for each than --max-request-bytes, {settings.max_request_bytes}; give "
+            f"{settings.max_request_bytes * settings.processes} at least"
+        )
     if settings.require_tee and settings.tee is Tee.SIMULATED:
         raise ConfigurationError("--require-tee and --tee simulated contradict each other")
     if settings.grace > settings.key_rollover_interval:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import datetime
 
 from cryptography import x509
 
-from confonnx.attestation.attest.attester import Attester
+from confonnx.attestation.attest.attester import Attester, Endorsements
 from confonnx.attestation.attest.bound import BoundAttester
 from confonnx.attestation.attest.detect import Machine, detect
 from confonnx.attestation.attest.endorsing import EndorsingAttester
@@ -21,6 +23,31 @@ from confonnx.attestation.endorse.options import EndorsementOptions, Mode
 from confonnx.attestation.policy import signers
 from confonnx.errors import ConfigurationError
 from confonnx.server.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class TurnsAttester:
+    """The ``inner`` Attester, whose device is used by one process at a time: that which is in a context that
+    ``exclusive`` gives. Not every device can tell two of them apart. An ``Attester``.
+    """
+
+    inner: Attester
+    exclusive: Callable[[], AbstractContextManager[None]]
+
+    @property
+    def tee(self) -> Tee:
+        """That of ``inner``."""
+        return self.inner.tee
+
+    @property
+    def evidence_type(self) -> str:
+        """That of ``inner``."""
+        return self.inner.evidence_type
+
+    def collect(self, report_data: bytes) -> tuple[bytes, Endorsements]:
+        """As of ``inner``, in turn. Raises ``TeeError``."""
+        with self.exclusive():
+            return self.inner.collect(report_data)
 
 
 def open_attester(settings: Settings, measurement: bytes, *, now: Callable[[], datetime]) -> BoundAttester:

@@ -352,7 +352,7 @@ def test_serve_warns_hardens_and_silences_before_it_runs(
     before = (sys.unraisablehook, threading.excepthook)
     monkeypatch.setattr(lifecycle, "harden_memory", lambda: ("a measure",))
     monkeypatch.setattr(lifecycle, "raise_descriptor_limit", lambda wanted: wanted < 1000)
-    monkeypatch.setattr(lifecycle, "_run", lambda main: main.close())
+    monkeypatch.setattr(lifecycle, "run", lambda main: main.close() or 0)
     assert lifecycle.serve(settings_for(None), warnings=("a warning",)) == 0
     assert before[0] is not sys.unraisablehook
     assert before[1] is not threading.excepthook
@@ -365,7 +365,7 @@ def test_background_errors_are_logged_without_their_text(monkeypatch: pytest.Mon
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     monkeypatch.setattr(threading, "excepthook", threading.excepthook)
     stream = io.StringIO()
-    lifecycle._silence_hooks(Log(form=LogFormat.JSON, level=LogLevel.INFO, stream=stream))
+    lifecycle.silence_hooks(Log(form=LogFormat.JSON, level=LogLevel.INFO, stream=stream))
 
     def fail() -> None:
         raise ValueError("canary")
@@ -375,17 +375,3 @@ def test_background_errors_are_logged_without_their_text(monkeypatch: pytest.Mon
     thread.join()
     assert json.loads(stream.getvalue())["exception"] == "ValueError"
     assert "canary" not in stream.getvalue()
-
-
-@pytest.mark.parametrize(
-    ("address", "shown"),
-    [
-        ("0.0.0.0", "127.0.0.1"),
-        ("::", "127.0.0.1"),
-        ("::1", "[::1]"),
-        ("10.0.0.1", "10.0.0.1"),
-        ("host", "host"),
-    ],
-)
-def test_url_of_an_address(address: str, shown: str) -> None:
-    assert lifecycle._host(address) == shown

@@ -260,3 +260,17 @@ def test_a_rare_rollover_outlives_what_clients_accept() -> None:
     (warning,) = load_settings({"key_rollover_interval": "72h"})[1]
     assert "--key-rollover-interval is 3 days" in warning
     assert "max_key_age_seconds" in warning
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("0.0.0.0", "127.0.0.1"),
+        ("::", "127.0.0.1"),
+        ("::1", "[::1]"),
+        ("10.0.0.1", "10.0.0.1"),
+        ("host", "host"),
+    ],
+)
+def test_url_of_an_address(address: str, shown: str) -> None:
+    assert load(address=address, url_prefix="/m").url(81) == f"http://{shown}:81/m/"
