@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-_PACKAGES = ("confonnx", "onnxruntime", "cryptography", "numpy", "uvloop", "httptools", "httpx2")
+_PACKAGES = ("confonnx", "onnxruntime", "cryptography", "numpy", "uvloop", "httptools", "h11")
 _RESET_PEAK = "5"  # proc_pid_clear_refs(5): the peak resident set size becomes the present one
 
 

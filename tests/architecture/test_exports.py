@@ -45,7 +45,7 @@ def test_import_is_light() -> None:
     script = """
 import sys
 import confonnx
-heavy = {'numpy', 'httpx2', 'onnx', 'onnxruntime', 'cryptography', 'msgspec', 'asyncio', 'confonnx.client'}
+heavy = {'numpy', 'h11', 'onnx', 'onnxruntime', 'cryptography', 'msgspec', 'asyncio', 'confonnx.client'}
 print(sorted(heavy & set(sys.modules)))
 from confonnx import *
 print(Client.__module__, AsyncClient.__module__)

@@ -21,8 +21,9 @@ from confonnx.attestation import base64url, bundle
 from confonnx.attestation.attest.simulated import SimulatedAttester
 from confonnx.attestation.policy import Policy
 from confonnx.attestation.statement import ModelDescription, Statement, StatementLimits, report_data
-from confonnx.client.exchange import AnswerReader, Fields, HttpRequest, HttpResponse
+from confonnx.client.exchange import AnswerReader, HttpRequest, HttpResponse
 from confonnx.errors import EncapsulationError, ReplayError, UnknownKeyError
+from confonnx.http.fields import Fields
 from confonnx.keys.ring import KeyRing
 from confonnx.ohttp import bhttp
 from confonnx.ohttp.encapsulation import RESPONSE_MEDIA_TYPE, ResponseSealer, open_request, read_prefix

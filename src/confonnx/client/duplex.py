@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from time import monotonic
-from typing import Final, Protocol
+from typing import Protocol
 
 from confonnx.client.exchange import (
     AnswerReader,
@@ -97,11 +97,11 @@ class AsyncDuplex(Protocol):
         ...
 
 
-class Incoming:
+class Incoming(Sink):
     """The pieces of an answer that came and were not yet received; or the reader of a refusal. A sink.
     Mutable."""
 
-    duplex: Final = True
+    duplex = True
 
     def __init__(self, request: HttpRequest) -> None:
         self.held = 0
@@ -116,14 +116,6 @@ class Incoming:
             return self
         self.refusal = AnswerReader(self._request, head.status, head.fields)
         return self.refusal if self.refusal.wants_body else None
-
-    def room(self) -> memoryview | None:
-        """None: pieces are handed on as they come."""
-        return None
-
-    def filled(self, count: int) -> None:
-        """Never called, since there is no room."""
-        raise AssertionError
 
     def feed(self, piece: bytes) -> None:
         """Keeps ``piece`` until it is taken. Raises TooLargeError."""
@@ -182,12 +174,16 @@ class BlockingDuplex(_Exchange):
         timeout: float | None,
         now: Callable[[], datetime],
     ) -> None:
-        """Sends the head. Raises TransportError."""
+        """Connects and sends the head. Raises TransportError."""
         self._pool, self._outgoing, self._timeout = pool, outgoing, timeout
         with told(outgoing, timeout):
             self._connection = pool.open(outgoing.url.origin, deadline=self._deadline())
         super().__init__(request, self._connection.inlet, now)
-        self._send(outgoing.octets())
+        try:
+            self._send(outgoing.octets())
+        except BaseException:
+            self.close()
+            raise
 
     def send(self, data: Buffer) -> None:
         """See `Duplex.send`."""
@@ -220,7 +216,8 @@ class BlockingDuplex(_Exchange):
     def _send(self, parts: Iterable[bytes | memoryview]) -> None:
         deadline = self._deadline()
         with told(self._outgoing, self._timeout):
-            self._sent = self._sent and all(
+            sent, self._sent = self._sent, False  # after a failure nothing may follow half a chunk
+            self._sent = sent and all(
                 self._connection.send(octets, self._answer, deadline) for octets in parts
             )
 
@@ -248,7 +245,11 @@ class TaskDuplex(_Exchange):
 
     async def begin(self) -> None:
         """Sends the head. Raises TransportError."""
-        await self._send(self._outgoing.octets())
+        try:
+            await self._send(self._outgoing.octets())
+        except BaseException:
+            await self.close()
+            raise
 
     async def send(self, data: Buffer) -> None:
         """See `Duplex.send`."""
@@ -280,5 +281,7 @@ class TaskDuplex(_Exchange):
     async def _send(self, parts: Iterable[bytes | memoryview]) -> None:
         with told(self._outgoing, self._timeout):
             async with asyncio.timeout(self._timeout):
+                sent, self._sent = self._sent, False  # after a failure nothing may follow half a chunk
                 for octets in parts:
-                    self._sent = self._sent and await self._connection.send(octets, self._answer)
+                    sent = sent and await self._connection.send(octets, self._answer)
+                self._sent = sent

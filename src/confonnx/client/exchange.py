@@ -11,15 +11,15 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 from confonnx.errors import NotConfonnxError, TooLargeError, TransportError
+from confonnx.http.fields import Fields, field_value
+from confonnx.http.message import Sink
 from confonnx.ohttp.hpke import Buffer
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"  # RFC 9457 §3
 MAX_PROBLEM_BYTES = 16 * 1024
-
-Fields: TypeAlias = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +66,10 @@ T = TypeVar("T")
 Flow: TypeAlias = Generator[HttpRequest, HttpResponse, T]
 
 
-class AnswerReader:
+class AnswerReader(Sink):
     """Takes an answer's head, then its body piece by piece; refuses what no confonnx server sends. Mutable.
 
-    It is a `confonnx.http.message.Sink`. Only a body of the accepted media type, or a problem document, is
+    Only a body of the accepted media type, or a problem document, is
     read; of anything else (an ingress's HTML page, a redirect) the status and the media type say enough, so
     `wants_body` is false.
     """
@@ -86,9 +86,6 @@ class AnswerReader:
         # One allocation for a body of known length, which is then opened in place. Bounded by the limit.
         self._body = bytearray(self._announced or 0) if self.wants_body else bytearray()
         self._filled = 0
-
-    duplex: Final = False
-    held: Final = 0
 
     def room(self) -> memoryview | None:
         """Where the next bytes of a body of announced length go, without another copy."""
@@ -140,12 +137,6 @@ def refuse_compression(request: HttpRequest, fields: Fields) -> None:
             f"the answer to {_what(request)} is compressed although identity was asked for: something "
             "between client and server changes messages; switch compression off there"
         )
-
-
-def field_value(fields: Fields, name: str) -> str | None:
-    """The value of field ``name`` (lower case) in ``fields``, repeats joined with a comma (RFC 9110 §5.3)."""
-    values = [value for key, value in fields if key == name]
-    return ", ".join(values) if values else None
 
 
 def _what(request: HttpRequest) -> str:

@@ -39,10 +39,11 @@ from confonnx.attestation.result import AttestedKeys
 from confonnx.attestation.statement import ModelDescription
 from confonnx.attestation.verify.appraise import Step, appraise
 from confonnx.client import answers, inference
-from confonnx.client.exchange import Fields, HttpRequest, HttpResponse
+from confonnx.client.exchange import HttpRequest, HttpResponse
 from confonnx.client.options import ClientOptions
 from confonnx.client.session import Session, session_with
 from confonnx.errors import ModelNotFoundError, OverloadedError, TooLargeError, TransportError
+from confonnx.http.fields import Fields
 from confonnx.ohttp import bhttp
 from confonnx.ohttp.encapsulation import (
     HEADER_SIZE,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from confonnx.attestation.statement import ModelDescription
-from confonnx.client.exchange import Fields
 from confonnx.errors import InvalidInputError, OipError
+from confonnx.http.fields import Fields
 from confonnx.ohttp import bhttp
 from confonnx.ohttp.hpke import Buffer
 from confonnx.oip import binary, messages

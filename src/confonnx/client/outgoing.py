@@ -15,16 +15,10 @@ from urllib.request import Request as CookieRequest
 from confonnx.client.exchange import HttpRequest
 from confonnx.client.options import Connection
 from confonnx.errors import TransportError
-from confonnx.http.message import DeadlinePassed, Fields, Outgoing, request_head
-from confonnx.http.route import (
-    Route,
-    Url,
-    dangerous_unverified_tls,
-    parse_proxy,
-    parse_url,
-    private_tls,
-    system_tls,
-)
+from confonnx.http.fields import Fields
+from confonnx.http.message import DeadlinePassed, Outgoing, request_head
+from confonnx.http.route import Route, dangerous_unverified_tls, private_tls, system_tls
+from confonnx.http.url import Url, parse_proxy, parse_url
 
 _MAX_HEADS: Final = 64  # kept; a client asks for two or three things
 

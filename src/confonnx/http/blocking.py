@@ -29,7 +29,8 @@ from confonnx.http.message import (
     may_repeat,
     tunnel_request,
 )
-from confonnx.http.route import Origin, Proxy, Route
+from confonnx.http.route import Route
+from confonnx.http.url import Origin, Proxy
 
 _LONGEST_WAIT: Final = 1e6  # seconds; the system counts milliseconds in 32 bits
 
@@ -287,7 +288,7 @@ def _look_up(host: str, port: int, deadline: float | None) -> Sequence[_Address]
 
 
 def _open_tunnel(connection: Connection, origin: Origin, proxy: Proxy, deadline: float | None) -> None:
-    answer = Answer("CONNECT", connection.inlet, lambda _: None)
+    answer = Answer("CONNECT", Inlet(), lambda _: None)
     connection.send(tunnel_request(origin, proxy), answer, deadline)
     while not answer.complete:
         connection.read(answer, deadline)

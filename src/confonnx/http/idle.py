@@ -6,7 +6,7 @@ import threading
 from time import monotonic
 from typing import Final, Generic, Protocol, TypeVar
 
-from confonnx.http.route import Origin
+from confonnx.http.url import Origin
 
 # Below the idle limits of usual ingresses (60 s and more), so that a kept connection is rarely found closed.
 _KEEP_ALIVE_SECONDS: Final = 30.0

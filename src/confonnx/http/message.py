@@ -7,20 +7,19 @@ bytes go (`Answer.room`) and is told how many came (`Answer.received`).
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, Protocol, TypeAlias
+from typing import ClassVar, Final, TypeAlias
 
 import h11
 
 from confonnx.errors import TransportError
-from confonnx.http.route import Origin, Proxy, Url
+from confonnx.http.fields import Fields
+from confonnx.http.url import Origin, Proxy, Url
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
-
-#: Names in lower case, and values, in the order of the message.
-Fields: TypeAlias = tuple[tuple[str, str], ...]
 
 _MAX_HEAD_BYTES: Final = 64 * 1024  # of a head, and of a chunk's first line
 _SCRATCH_BYTES: Final = 64 * 1024
@@ -60,30 +59,26 @@ class Outgoing:
         return (self.head, memoryview(self.body))
 
 
-class Sink(Protocol):
-    """Takes the body of an answer. What its methods raise ends the exchange."""
+class Sink(ABC):
+    """Takes the body of an answer. What its methods raise ends the exchange. Mutable."""
 
-    @property
-    def duplex(self) -> bool:
-        """Whether the request may go on while this body comes. Otherwise an answer ends its request."""
-        ...
+    duplex: ClassVar[bool] = False
+    """Whether the request may go on while this body comes. Otherwise an answer ends its request."""
 
-    @property
-    def held(self) -> int:
-        """Bytes that wait in it to be taken; 0 for a sink that keeps the body."""
-        ...
+    held = 0
+    """Bytes that wait in it to be taken."""
+
+    @abstractmethod
+    def feed(self, piece: bytes) -> None:
+        """The next bytes of the body."""
 
     def room(self) -> memoryview | None:
         """Where the next bytes of a body of known length go; None: `feed` takes them."""
-        ...
+        return None
 
     def filled(self, count: int) -> None:
         """``count`` bytes are in what `room` gave."""
-        ...
-
-    def feed(self, piece: bytes) -> None:
-        """The next bytes of the body."""
-        ...
+        raise AssertionError("there is no room")
 
 
 #: Makes the sink when the head is there; None: the body is not wanted.

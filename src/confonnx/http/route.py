@@ -1,62 +1,18 @@
-"""Where a URL leads: the origin, the proxy on the way, and how TLS is verified. Values; nothing is
-connected."""
+"""How origins are reached: the proxy on the way, and how TLS is verified. Nothing is connected."""
 
 from __future__ import annotations
 
-import base64
 import ssl
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from os import PathLike
-from typing import Final
-from urllib.parse import unquote, urlsplit
 
 import truststore
 
 from confonnx.errors import ConfigurationError
-
-_PORTS: Final = {"http": 80, "https": 443}
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Scheme, host (lower case, IPv6 without brackets) and port (RFC 9110 §4.3.1)."""
-
-    scheme: str
-    host: str
-    port: int
-
-    @property
-    def authority(self) -> str:
-        """As in ``Host``: without the port that the scheme has anyway."""
-        return self._host if self.port == _PORTS[self.scheme] else self.with_port
-
-    @property
-    def with_port(self) -> str:
-        """As in ``CONNECT`` (RFC 9110 §9.3.6)."""
-        return f"{self._host}:{self.port}"
-
-    @property
-    def _host(self) -> str:
-        return f"[{self.host}]" if ":" in self.host else self.host
-
-
-@dataclass(frozen=True, slots=True)
-class Url:
-    """An ``http`` or ``https`` URL. ``target`` is its path and query, as in a request line."""
-
-    origin: Origin
-    target: str
-
-    def __str__(self) -> str:
-        return f"{self.origin.scheme}://{self.origin.authority}{self.target}"
-
-
-@dataclass(frozen=True, slots=True)
-class Proxy:
-    """An HTTP proxy, reached in the clear. ``authorization`` is the value of ``Proxy-Authorization``."""
-
-    origin: Origin
-    authorization: str | None = field(default=None, repr=False)
+from confonnx.http.fields import Fields
+from confonnx.http.url import Origin, Proxy, Url
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +27,7 @@ class Route:
         """The target in a request for ``url`` (RFC 9112 §3.2): absolute if a proxy is to read it."""
         return str(url) if self.reads_requests(url.origin) else url.target
 
-    def fields(self, origin: Origin) -> tuple[tuple[str, str], ...]:
+    def fields(self, origin: Origin) -> Fields:
         """The fields that such a request needs."""
         found = (("host", origin.authority),)
         if self.reads_requests(origin) and self.proxy is not None and self.proxy.authorization is not None:
@@ -83,47 +39,21 @@ class Route:
         return self.proxy is not None and origin.scheme == "http"
 
 
-def parse_url(url: str) -> Url:
-    """Raises ValueError for what is no URL with a host, and for user information, which would be ignored."""
-    parts = urlsplit(url)
-    if parts.scheme not in _PORTS or not parts.hostname or "@" in parts.netloc:
-        raise ValueError("expected http:// or https:// and a host, without user information")
-    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    return Url(Origin(parts.scheme, parts.hostname, parts.port or _PORTS[parts.scheme]), target)
-
-
-def parse_proxy(url: str) -> Proxy:
-    """The proxy at ``http://host:port``, maybe with ``user:password@`` before the host. Raises
-    ConfigurationError, which does not repeat the URL, since it may hold a password.
+def system_tls(ca_file: str | PathLike[str] | None = None) -> ssl.SSLContext:
+    """Verifies against the authorities that the operating system trusts, and those of a PEM file. Raises
+    ConfigurationError.
     """
-    try:
-        parts = urlsplit(url)
-        port = parts.port or _PORTS["http"]
-    except ValueError as error:
-        raise ConfigurationError(f"ca_file or proxy cannot be used: proxy is no URL: {error}") from None
-    if parts.scheme != "http" or not parts.hostname:
-        raise ConfigurationError(
-            f"ca_file or proxy cannot be used: expected proxy=http://host:port, found {parts.scheme}://"
-        )
-    if parts.username is None:
-        return Proxy(Origin("http", parts.hostname, port))
-    pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-    return Proxy(
-        Origin("http", parts.hostname, port), f"Basic {base64.b64encode(pair.encode()).decode('ascii')}"
-    )
-
-
-def system_tls() -> ssl.SSLContext:
-    """Verifies against the authorities that the operating system trusts."""
-    return _http(truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+    context = truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if ca_file is not None:
+        with _configuration_errors():
+            context.load_verify_locations(cafile=ca_file)
+    return _http(context)
 
 
 def private_tls(ca_file: str | PathLike[str]) -> ssl.SSLContext:
     """Verifies against the authorities of a PEM file alone. Raises ConfigurationError."""
-    try:
+    with _configuration_errors():
         return _http(ssl.create_default_context(cafile=ca_file))
-    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-        raise ConfigurationError(f"ca_file or proxy cannot be used: {error}") from error
 
 
 def dangerous_unverified_tls() -> ssl.SSLContext:
@@ -137,3 +67,11 @@ def dangerous_unverified_tls() -> ssl.SSLContext:
 def _http(context: ssl.SSLContext) -> ssl.SSLContext:
     context.set_alpn_protocols(["http/1.1"])
     return context
+
+
+@contextmanager
+def _configuration_errors() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        raise ConfigurationError(f"ca_file or proxy cannot be used: {error}") from error

@@ -24,7 +24,8 @@ from confonnx.http.message import (
     may_repeat,
     tunnel_request,
 )
-from confonnx.http.route import Origin, Proxy, Route
+from confonnx.http.route import Route
+from confonnx.http.url import Origin, Proxy
 
 _PIECE_BYTES: Final = 256 * 1024  # the event loop copies what does not go out at once; this bounds the copy
 _HELD_BYTES: Final = 256 * 1024  # read ahead of whoever takes the pieces of an answer
@@ -62,7 +63,7 @@ class Connection(asyncio.BufferedProtocol):
         while view:
             self._sending = True  # read on, or neither side could write
             try:
-                await self._until(lambda: self._may_write or answer.ends_request)
+                await self.read_until(lambda: self._may_write or answer.ends_request)
             finally:
                 self._sending = False
             if answer.ends_request:
@@ -75,7 +76,16 @@ class Connection(asyncio.BufferedProtocol):
 
     async def read_until(self, condition: Callable[[], bool]) -> None:
         """Reads until ``condition`` holds. Raises TransportError and what the sink raises."""
-        await self._until(condition)
+        while not condition():
+            if self._failure is not None:
+                raise self._failure
+            self._resume()
+            waiting = (condition, asyncio.get_running_loop().create_future())
+            self._waiting.append(waiting)
+            try:
+                await waiting[1]
+            finally:
+                self._waiting.remove(waiting)
 
     def is_quiet(self) -> bool:
         """Whether an idle connection is still open, and nothing came that nobody asked for."""
@@ -160,18 +170,6 @@ class Connection(asyncio.BufferedProtocol):
         with suppress(OSError), socket.socket(fileno=os.dup(self._descriptor)) as rest:  # does not block
             while not answer.complete and self._failure is None:
                 self._receive(answer, rest.recv_into(answer.room()))
-
-    async def _until(self, condition: Callable[[], bool]) -> None:
-        while not condition():
-            if self._failure is not None:
-                raise self._failure
-            self._resume()
-            waiting = (condition, asyncio.get_running_loop().create_future())
-            self._waiting.append(waiting)
-            try:
-                await waiting[1]
-            finally:
-                self._waiting.remove(waiting)
 
     def _wake(self) -> None:
         for condition, future in self._waiting:
@@ -261,7 +259,7 @@ async def _connect(origin: Origin, route: Route) -> Connection:
 
 
 async def _open_tunnel(connection: Connection, origin: Origin, proxy: Proxy) -> None:
-    answer = Answer("CONNECT", connection.inlet, lambda _: None)
+    answer = Answer("CONNECT", Inlet(), lambda _: None)
     connection.begin(answer)
     await connection.send(tunnel_request(origin, proxy), answer)
     await connection.read_until(lambda: answer.complete)

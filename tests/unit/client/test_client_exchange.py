@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from confonnx.client.exchange import MAX_PROBLEM_BYTES, AnswerReader, Fields, HttpRequest, HttpResponse
+from confonnx.client.exchange import MAX_PROBLEM_BYTES, AnswerReader, HttpRequest, HttpResponse
 from confonnx.errors import NotConfonnxError, TooLargeError, TransportError
+from confonnx.http.fields import Fields
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 REQUEST = HttpRequest("POST", "/ohttp?a=secret-query", accept="message/ohttp-res", max_response_bytes=10)

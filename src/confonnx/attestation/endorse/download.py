@@ -6,25 +6,25 @@ read, bodies have limits and calls have deadlines. No credentials are sent.
 
 from __future__ import annotations
 
-import ssl
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from os import PathLike
 from time import monotonic, sleep
 from typing import Final
 
-import httpx2
-
-from confonnx.attestation.endorse.deadline import DeadlineTransport
 from confonnx.attestation.endorse.exchange import MALFORMED, MISSING, Answer, Request
 from confonnx.errors import (
-    ConfigurationError,
     EndorsementError,
     OverloadedError,
     TooLargeError,
     TransportError,
 )
+from confonnx.http.blocking import Pool
+from confonnx.http.fields import field_value
+from confonnx.http.message import DeadlinePassed, Head, Outgoing, Sink, request_head
+from confonnx.http.route import Route, system_tls
+from confonnx.http.url import parse_proxy, parse_url
 
+_OK: Final = 200
 # KDS lets one address ask a few times a minute (AMD 57230): it says 429 and how long to wait.
 _BUSY: Final = frozenset({429, 503})
 _MISSING: Final = frozenset({400, 404, 410})
@@ -47,16 +47,8 @@ class Downloader:
         Opens nothing yet. Raises ConfigurationError for a file or proxy that cannot be used.
         """
         self._wait = wait
-        try:
-            tls = ssl.create_default_context()
-            if ca_file is not None:
-                tls.load_verify_locations(cafile=ca_file)
-            # A service is asked a few times a day: it would have closed an idle connection.
-            limits = httpx2.Limits(max_keepalive_connections=0)
-            self._transport = DeadlineTransport(verify=tls, proxy=proxy, limits=limits)
-            self._client = httpx2.Client(transport=self._transport, trust_env=False, follow_redirects=False)
-        except (OSError, ValueError, httpx2.InvalidURL) as error:  # ssl.SSLError is an OSError
-            raise ConfigurationError(f"ca_file or proxy cannot be used: {error}") from error
+        self._route = Route(system_tls(ca_file), None if proxy is None else parse_proxy(proxy))
+        self._pool = Pool(self._route)
 
     def get(self, request: Request, *, deadline: float | None) -> Answer:
         """The document, by ``deadline`` on the monotonic clock (None: whenever it comes).
@@ -76,39 +68,72 @@ class Downloader:
 
     def close(self) -> None:
         """Closes the connections."""
-        self._client.close()
+        self._pool.close()
 
     def _get(self, request: Request, deadline: float | None) -> Answer:
-        left = None if deadline is None else deadline - monotonic()
-        if left is not None and left <= 0:
-            raise _too_late(request)
-        with (
-            _network_errors(request, deadline),
-            self._transport.until(deadline),
-            self._client.stream(
-                "GET",
-                request.url,
-                headers={"accept": "*/*", "accept-encoding": "identity", "user-agent": "confonnx"},
-                timeout=httpx2.Timeout(left),
-            ) as response,
-        ):
-            _check_status(request, response)
-            body = _read(request, response, deadline)
-        wanted = ((name, response.headers.get(name)) for name in request.fields)
-        return Answer(body, tuple((name, value) for name, value in wanted if value is not None))
+        download = _Download(request)
+        try:
+            self._pool.exchange(self._outgoing(request), download.open, deadline=deadline)
+        except DeadlinePassed as error:
+            raise TransportError(f"{request.what}: {request.url} did not answer in time") from error
+        except (TransportError, ValueError) as error:  # the latter: no URL
+            raise TransportError(f"{request.what}: cannot get {request.url}: {error}") from error
+        return download.answer()
+
+    def _outgoing(self, request: Request) -> Outgoing:
+        url = parse_url(request.url)
+        fields = (
+            *self._route.fields(url.origin),
+            ("accept", "*/*"),
+            ("accept-encoding", "identity"),
+            ("connection", "close"),  # a service is asked a few times a day
+            ("user-agent", "confonnx"),
+        )
+        return Outgoing("GET", url, request_head("GET", self._route.through(url), fields) + b"\r\n")
 
 
-def _check_status(request: Request, response: httpx2.Response) -> None:
-    status = response.status_code
-    if status == httpx2.codes.OK:
-        if response.headers.get("content-encoding", "identity").lower() != "identity":
+class _Download(Sink):
+    """The answer to ``request`` as it comes: a sink, and what opens it. Mutable."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._body = bytearray()
+        self._head: Head | None = None
+
+    def open(self, head: Head) -> Sink | None:
+        """An `OpenBody`: documents are read, nothing else."""
+        self._head = head
+        return self if head.status == _OK and not _is_compressed(head) else None
+
+    def feed(self, piece: bytes) -> None:
+        """Keeps ``piece``. Raises TooLargeError."""
+        self._body += piece
+        if len(self._body) > self._request.max_bytes:
+            raise TooLargeError(
+                f"{self._request.what}: at most {self._request.max_bytes} bytes expected, more found at "
+                f"{self._request.url}"
+            )
+
+    def answer(self) -> Answer:
+        """The document, once it is complete. Raises what the status means."""
+        head = self._head
+        assert head is not None  # an answer has a head
+        _check_head(self._request, head)
+        wanted = ((name, field_value(head.fields, name)) for name in self._request.fields)
+        return Answer(bytes(self._body), tuple((name, value) for name, value in wanted if value is not None))
+
+
+def _check_head(request: Request, head: Head) -> None:
+    status = head.status
+    if status == _OK:
+        if _is_compressed(head):
             raise EndorsementError(
                 MALFORMED, f"{request.what}: the answer is compressed, which was not asked for"
             )
         return
     where = f"{request.what} ({request.url})"
     if status in _BUSY:
-        seconds = _retry_after(response)
+        seconds = _retry_after(head)
         raise OverloadedError(
             f"{where}: the service is busy (status {status}); try again in {seconds} s, or keep what was "
             "fetched with a cache directory",
@@ -122,36 +147,10 @@ def _check_status(request: Request, response: httpx2.Response) -> None:
     raise TransportError(f"{where}: the service answered with status {status}, expected 200")
 
 
-def _retry_after(response: httpx2.Response) -> int:
-    text = response.headers.get("retry-after", "")
+def _is_compressed(head: Head) -> bool:
+    return (field_value(head.fields, "content-encoding") or "identity").lower() != "identity"
+
+
+def _retry_after(head: Head) -> int:
+    text = field_value(head.fields, "retry-after") or ""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 6 else _DEFAULT_RETRY
-
-
-def _read(request: Request, response: httpx2.Response, deadline: float | None) -> bytes:
-    body = bytearray()
-    for piece in response.iter_raw():
-        body += piece
-        if len(body) > request.max_bytes:
-            raise TooLargeError(
-                f"{request.what}: at most {request.max_bytes} bytes expected, more found at {request.url}"
-            )
-    # A body without a length ends with its connection: one that was cut off looks whole.
-    if deadline is not None and monotonic() >= deadline:
-        raise _too_late(request)
-    return bytes(body)
-
-
-def _too_late(request: Request) -> TransportError:
-    return TransportError(f"{request.what}: {request.url} did not answer in time")
-
-
-@contextmanager
-def _network_errors(request: Request, deadline: float | None) -> Iterator[None]:
-    try:
-        yield
-    except httpx2.TimeoutException as error:
-        raise _too_late(request) from error
-    except (httpx2.RequestError, httpx2.StreamError, httpx2.InvalidURL) as error:
-        if deadline is not None and monotonic() >= deadline:
-            raise _too_late(request) from error
-        raise TransportError(f"{request.what}: cannot get {request.url}: {error}") from error
