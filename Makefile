@@ -10,16 +10,19 @@ PIP    := python -m pip --disable-pip-version-check --quiet
 KUBERNETES    := .venv-k8s
 NODE_PACKAGES := tests/interop/node/node_modules/.done tests/kubernetes/node/node_modules/.done
 
+# Other model servers, to compare with, and what draws the comparison; each in an environment of its own.
+PEERS := fastapi bentoml kserve mlserver triton plot
+
 # What tests use, each with its Debian package. Root on Debian or Ubuntu gets the missing ones installed; elsewhere the
 # tests that need them are skipped with a reason, except in CI, where they fail.
 SYSTEM := node=nodejs npm=npm strace=strace nginx=nginx-light openssl=openssl swtpm=swtpm swtpm_setup=swtpm-tools \
     tpm2=tpm2-tools /usr/share/ovmf/OVMF.fd=ovmf podman=podman runc=runc debootstrap=debootstrap shellcheck=shellcheck
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench fuzz digits lock clean
+.PHONY: help demo test lint bench bench-peers fuzz digits lock clean
 
 help:            ## what there is
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
 demo: $(VENV)/.runtime   ## a confidential prediction, end to end
 	$(BIN)/confonnx demo
@@ -38,6 +41,9 @@ lint: $(VENV)/.dev   ## formatting, types, import contracts
 bench: $(VENV)/.dev   ## sealed against plaintext, as ratios in one interleaved run
 	$(BIN)/python -m benchmarks.sealed_vs_plain
 
+bench-peers: $(VENV)/.dev $(PEERS:%=build/peers/%/.done)   ## sealed against other model servers in the clear
+	$(BIN)/python -m benchmarks.against_peers
+
 fuzz: $(VENV)/.dev   ## the fuzz targets, ten minutes each
 	for target in tests/fuzz/fuzz_*.py; do \
 	    $(BIN)/python -m tests.fuzz.$$(basename $$target .py) --seconds 600 || exit 1; done
@@ -54,6 +60,8 @@ lock:            ## resolve the locked versions anew (needs uv)
 	$(LOCK) --group build --constraint requirements.lock --output-file deploy/docker/build.lock
 	$(LOCK) tests/kubernetes/requirements.in --output-file tests/kubernetes/requirements.lock
 	$(LOCK) --no-deps tests/kubernetes/requirements-alone.in >> tests/kubernetes/requirements.lock
+	for peer in $(PEERS); do $(LOCK) benchmarks/peers/requirements/$$peer.in \
+	    --output-file benchmarks/peers/requirements/$$peer.lock || exit 1; done
 
 clean:           ## remove what `make` made
 	rm -rf $(VENV) $(KUBERNETES) $(dir $(NODE_PACKAGES)) build dist
@@ -83,6 +91,11 @@ $(VENV)/.system: | $(BIN)/python
 $(KUBERNETES)/.done: tests/kubernetes/requirements.lock
 	$(PYTHON) -m venv $(KUBERNETES)
 	$(KUBERNETES)/bin/$(PIP) install --no-compile --no-deps --require-hashes -r $<
+	touch $@
+
+build/peers/%/.done: benchmarks/peers/requirements/%.lock
+	$(PYTHON) -m venv build/peers/$*
+	build/peers/$*/bin/$(PIP) install --no-compile --only-binary :all: --require-hashes -r $<
 	touch $@
 
 %/node_modules/.done: %/package-lock.json $(VENV)/.system

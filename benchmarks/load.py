@@ -11,7 +11,7 @@ import re
 import select
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +21,11 @@ from benchmarks.machine import core_of, cpu_seconds, idle_seconds
 
 _STALL_SECONDS = 30.0
 _LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]+)\r\n", re.IGNORECASE)
+_CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked\r\n", re.IGNORECASE)
 _HEAD_END = b"\r\n\r\n"
+_LAST_CHUNK = b"\r\n0\r\n\r\n"  # with the end of the chunk before
+_UNANNOUNCED = -1
+_MAX_CHUNK_LINE = 32
 _MAX_HEAD = 4096
 
 
@@ -121,7 +125,7 @@ class _Connection:
         self.filled += received
         if not self.expected:
             self.expected = _whole_length(bytes(self.answer[: min(self.filled, _MAX_HEAD)]))
-        return self.filled == self.expected
+        return _complete(self.answer[: self.filled], self.expected)
 
 
 def run_closed_loop(
@@ -215,7 +219,7 @@ def ask_once(port: int, message: bytes) -> bytes:
         connection.sendall(message)
         answer = bytearray()
         expected = 0
-        while not expected or len(answer) < expected:
+        while not expected or not _complete(memoryview(answer), expected):
             piece = connection.recv(1 << 20)
             if not piece:
                 raise LoadError(f"the answer broke off after {len(answer)} bytes")
@@ -227,15 +231,44 @@ def ask_once(port: int, message: bytes) -> bytes:
 def split_answer(answer: memoryview) -> tuple[int, memoryview]:
     """Status and body of a whole HTTP answer."""
     head = bytes(answer[:_MAX_HEAD])
-    return int(head.split(b" ", 2)[1]), answer[head.index(_HEAD_END) + len(_HEAD_END) :]
+    end = head.index(_HEAD_END) + len(_HEAD_END)
+    body = answer[end:]
+    if _CHUNKED.search(head, 0, end):
+        body = memoryview(b"".join(_chunks(body)))
+    return int(head.split(b" ", 2)[1]), body
+
+
+def _chunks(body: memoryview) -> Iterator[memoryview]:
+    """The pieces of a body in chunks (RFC 9112 §7.1)."""
+    while True:
+        line = bytes(body[:_MAX_CHUNK_LINE]).partition(b"\r\n")[0]
+        size, start = int(line, 16), len(line) + 2
+        if size == 0:
+            return
+        yield body[start : start + size]
+        body = body[start + size + 2 :]
+
+
+def _complete(answer: memoryview, expected: int) -> bool:
+    """Whether ``answer`` has the length that was announced or, where none was, ends like a body in chunks.
+
+    Bytes of a chunk that happen to end so, where a read ends too, make an answer that fails its check.
+    """
+    if expected == _UNANNOUNCED:
+        return answer[-len(_LAST_CHUNK) :] == _LAST_CHUNK
+    return len(answer) == expected
 
 
 def _whole_length(start: bytes) -> int:
-    """Bytes of head and body of the answer that begins with ``start``; 0 while the head is incomplete."""
+    """Bytes of head and body of the answer that begins with ``start``; 0 while the head is incomplete, and
+    ``_UNANNOUNCED`` where it comes in chunks.
+    """
     end = start.find(_HEAD_END)
     if end < 0:
         return 0
     announced = _LENGTH.search(start, 0, end + len(_HEAD_END))
     if announced is None:
-        raise LoadError("an answer came without Content-Length")
+        if _CHUNKED.search(start, 0, end + len(_HEAD_END)):
+            return _UNANNOUNCED
+        raise LoadError("an answer came without Content-Length, and not in chunks")
     return end + len(_HEAD_END) + int(announced[1])

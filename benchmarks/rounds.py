@@ -18,6 +18,9 @@ from benchmarks.workloads import Workload
 _MAX_COUNT = 20_000
 _MAX_WINDOW_BYTES = 384 << 20
 _MAX_TRIAL_BYTES = 64 << 20
+_LEAST = 8
+_LEAST_SLOW = 30  # requests of a model whose median must be known to a few percent
+_SLOW = 0.001  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,8 @@ class Bench:
     def _window_size(self, cell: Cell, trial: Outcome) -> int:
         rate = len(trial.timings.latencies) / trial.timings.elapsed
         ceiling = min(_MAX_COUNT, _MAX_WINDOW_BYTES // self.workload.input_bytes)
-        return max(min(int(rate * self.window), ceiling), 2 * cell.concurrency, 3)
+        least = _LEAST_SLOW if self.workload.in_process > _SLOW else _LEAST
+        return max(min(max(int(rate * self.window), least), ceiling), cell.concurrency, 3)
 
     def _run(self, cell: Cell, count: int) -> Outcome:
         server = self.servers[cell.variant]

@@ -54,7 +54,6 @@ _FORMS = {
     Variant.X25519: Form.ALONE,
     Variant.XWING: Form.ALONE,
     Variant.BENTOML: Form.PLAIN_JSON,
-    Variant.KSERVE: Form.JSON,
     Variant.MLSERVER: Form.JSON,
 }
 

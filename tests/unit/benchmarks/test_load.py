@@ -15,6 +15,7 @@ import pytest
 from benchmarks.load import LoadError, Timings, ask_once, run_closed_loop, split_answer
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n"
+CHUNKED_HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 REQUEST = b"POST / HTTP/1.1\r\ncontent-length: 4\r\n\r\n"
 
 
@@ -91,6 +92,31 @@ def test_an_answer_may_come_in_pieces() -> None:
     with answering(lambda body: [HEAD[:10], HEAD[10:] + body[:1], body[1:]]) as port:
         assert run(port, total=10) == [b"%04d" % number for number in range(10)]
         assert ask_once(port, REQUEST + b"once") == HEAD + b"once"
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [b"4\r\n%b\r\n0\r\n\r\n"],
+        [b"1\r\n", b"%.1b\r\n3\r\n%b\r\n", b"0\r\n", b"\r\n"],
+    ],
+)
+def test_an_answer_may_come_in_chunks(pieces: list[bytes]) -> None:
+    def answer(body: bytes) -> list[bytes]:
+        one, rest = (body[:1], body[1:]) if len(pieces) > 1 else (b"", body)
+        return [CHUNKED_HEAD] + [piece.replace(b"%.1b", one).replace(b"%b", rest) for piece in pieces]
+
+    with answering(answer) as port:
+        assert run(port, total=10, room=len(CHUNKED_HEAD) + 40) == [b"%04d" % n for n in range(10)]
+        assert bytes(split_answer(memoryview(ask_once(port, REQUEST + b"once")))[1]) == b"once"
+
+
+def test_chunks_that_break_off_are_an_error() -> None:
+    with answering(lambda _: [CHUNKED_HEAD + b"4\r\nonce\r\n", b""]) as port:
+        with pytest.raises(LoadError, match="broke off"):
+            run(port, room=200)
+        with pytest.raises(LoadError, match="broke off"):
+            ask_once(port, REQUEST + b"once")
 
 
 @pytest.mark.parametrize("pieces", [[b""], [HEAD[:10], b""], [HEAD + b"12", b""]])
