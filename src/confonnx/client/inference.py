@@ -49,7 +49,8 @@ class Question:
 
     def read(self, response: bhttp.Response) -> dict[str, Value]:
         """The outputs in a sealed answer. Raises as :meth:`read_message`."""
-        return self.read_message(response.body, header_length=_header_length(response))
+        length = binary.parse_header_length(response.field(binary.HEADER_LENGTH_FIELD))
+        return self.read_message(response.body, header_length=length)
 
     def read_message(self, message: Buffer, *, header_length: int | None) -> dict[str, Value]:
         """The outputs by name. Arrays are read-only, and views of the answer where that needs no copy.
@@ -114,15 +115,6 @@ def _chosen(model: ModelDescription, outputs: Sequence[str]) -> tuple[ValueSpec,
     if not outputs or len(set(outputs)) != len(outputs):
         raise InvalidInputError(f"outputs must name at least one output, each once, found {list(outputs)}")
     return tuple(specs[name] for name in outputs)
-
-
-def _header_length(response: bhttp.Response) -> int | None:
-    text = response.field(binary.HEADER_LENGTH_FIELD)
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) < 20):
-        raise OipError(f"{binary.HEADER_LENGTH_FIELD} of the answer is no number")
-    return int(text)
 
 
 def _fits(found: ValueType, attested: ValueType) -> bool:

@@ -34,6 +34,7 @@ BINARY_MEDIA_TYPE = "application/octet-stream"
 _BINARY_DATA = "binary_data"
 _BINARY_DATA_OUTPUT = "binary_data_output"
 _ALIGNMENT = 8
+_MAX_LENGTH_DIGITS = 18  # of a number below 2**63
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,21 @@ class Encoded:
     content_type: str
     header_length: int | None
     parts: tuple[Buffer, ...] = field(repr=False)
+
+
+def parse_header_length(text: str | None) -> int | None:
+    """The value of `HEADER_LENGTH_FIELD` in bytes, None where the message has no such field.
+
+    Raises:
+        OipError: it is no number, or longer than any size is.
+    """
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= _MAX_LENGTH_DIGITS):
+        raise OipError(
+            f"{HEADER_LENGTH_FIELD} is no number of bytes, expected 1 to {_MAX_LENGTH_DIGITS} digits"
+        )
+    return int(text)
 
 
 class _Output(msgspec.Struct, frozen=True):

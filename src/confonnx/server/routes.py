@@ -228,12 +228,7 @@ def _method_error(request: bhttp.Request, method: str) -> Reply | None:
 
 
 def _header_length(request: bhttp.Request) -> int | None:
-    text = request.field(binary.HEADER_LENGTH_FIELD)
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) <= 18):
-        raise OipError(f"{binary.HEADER_LENGTH_FIELD} is no number of bytes")
-    return int(text)
+    return binary.parse_header_length(request.field(binary.HEADER_LENGTH_FIELD))
 
 
 def _metadata(model: LoadedModel, registry: Registry) -> bytes:

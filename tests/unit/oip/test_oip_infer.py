@@ -14,6 +14,7 @@ from confonnx.oip.binary import (
     Encoded,
     encode_infer_request,
     encode_infer_response,
+    parse_header_length,
     parse_infer_request,
     parse_infer_response,
 )
@@ -536,3 +537,13 @@ def test_a_raw_request_for_any_other_model() -> None:
         parse_infer_request(b"abcd", header_length=0, limits=LIMITS)
     with pytest.raises(OipError, match="more than the 2 elements"):
         raw(bytes(12), "tensor(float)", ("N",), replace(LIMITS, max_elements=2))
+
+
+def test_the_header_length_field() -> None:
+    assert parse_header_length(None) is None
+    assert parse_header_length("0") == 0
+    assert parse_header_length("1234") == 1234
+    assert parse_header_length("9" * 18) == 10**18 - 1
+    for text in ("", "x", "-1", "+1", " 1", "1_0", "\u0661", "9" * 19):
+        with pytest.raises(OipError, match="is no number of bytes, expected 1 to 18 digits"):
+            parse_header_length(text)
