@@ -68,10 +68,11 @@ class Connection(asyncio.BufferedProtocol):
                 self._sending = False
             if answer.ends_request:
                 return False
-            if self._failure is not None:
-                raise self._failure
             self._transport.write(view[:_PIECE_BYTES])
             view = view[_PIECE_BYTES:]
+            if self._transport.is_closing():  # it was not written; maybe there is an answer
+                await self.read_until(lambda: answer.ends_request)
+                return False
         return True
 
     async def read_until(self, condition: Callable[[], bool]) -> None:
@@ -223,8 +224,7 @@ class Pool:
         connection.begin(answer)
         reusable = sent = False
         try:
-            for octets in request.octets():
-                sent = await connection.send(octets, answer)
+            sent = await _send_all(connection, request, answer)
             await connection.read_until(lambda: answer.complete)
             reusable = sent and answer.reusable
         except TransportError:
@@ -256,6 +256,13 @@ async def _connect(origin: Origin, route: Route) -> Connection:
     except (OSError, UnicodeError) as error:  # the latter: a name that IDNA refuses
         raise TransportError(f"cannot connect: {error}") from error
     return connection
+
+
+async def _send_all(connection: Connection, request: Outgoing, answer: Answer) -> bool:
+    for octets in request.octets():
+        if not await connection.send(octets, answer):
+            return False
+    return True
 
 
 async def _open_tunnel(connection: Connection, origin: Origin, proxy: Proxy) -> None:

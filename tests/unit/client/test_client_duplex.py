@@ -6,21 +6,19 @@ import asyncio
 import socket
 import struct
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, Protocol, TypeVar
 
 import pytest
 
 from confonnx.client.answers import check_answer
-from confonnx.client.duplex import AsyncDuplex, Duplex
+from confonnx.client.duplex import Duplex
 from confonnx.client.exchange import HttpRequest
-from confonnx.client.options import Connection, parse_url
-from confonnx.client.transport import AsyncHttpTransport, HttpTransport
+from confonnx.client.transport import AsyncHttpTransport
 from confonnx.errors import NotConfonnxError, TooLargeError, TransportError
-from tests.support.peer import Line, Peer, peer
+from tests.support.peer import Line, peer
+from tests.support.transports import BlockingDriver, Driver, TaskDriver, connection
 
-T = TypeVar("T")
 MEDIA_TYPE = "message/ohttp-chunked-res"
 STREAM = HttpRequest(
     "POST",
@@ -38,66 +36,9 @@ REFUSED = (
 )
 
 
-class Driver(Protocol):
-    """Opens exchanges, and makes those of asyncio as simple as the others."""
-
-    def open(self, found: Peer, request: HttpRequest = STREAM, timeout: float | None = 10) -> Duplex: ...
-
-
-class _Blocking:
-    def __init__(self) -> None:
-        self._transport: HttpTransport | None = None
-
-    def open(self, found: Peer, request: HttpRequest = STREAM, timeout: float | None = 10) -> Duplex:
-        self._transport = self._transport or HttpTransport(Connection(parse_url(found.url)))
-        return self._transport.open(request, timeout=timeout)
-
-    def close(self) -> None:
-        if self._transport is not None:
-            self._transport.close()
-
-
-class _Tasks:
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._transport: AsyncHttpTransport | None = None
-
-    def open(self, found: Peer, request: HttpRequest = STREAM, timeout: float | None = 10) -> Duplex:
-        self._transport = self._transport or AsyncHttpTransport(Connection(parse_url(found.url)))
-        return _Facade(self._run, self._run(self._transport.open(request, timeout=timeout)))
-
-    def close(self) -> None:
-        if self._transport is not None:
-            self._run(self._transport.close())
-        self._loop.close()
-
-    def _run(self, step: Coroutine[Any, Any, T]) -> T:
-        return self._loop.run_until_complete(step)
-
-
-class _Facade:
-    def __init__(self, run: Callable[[Coroutine[Any, Any, Any]], Any], inner: AsyncDuplex) -> None:
-        self._run, self._inner = run, inner
-        self.send = lambda data: run(inner.send(data))
-        self.finish = lambda: run(inner.finish())
-        self.close = lambda: run(inner.close())
-
-    @property
-    def answered(self) -> bool:
-        return self._inner.answered
-
-    @property
-    def refusal(self) -> Any:
-        return self._inner.refusal
-
-    def receive(self) -> bytes | None:
-        piece: bytes | None = self._run(self._inner.receive())
-        return piece
-
-
-@pytest.fixture(params=[_Blocking, _Tasks], ids=["sync", "async"])
+@pytest.fixture(params=[BlockingDriver, TaskDriver], ids=["sync", "async"])
 def driver(request: pytest.FixtureRequest) -> Iterator[Driver]:
-    made = request.param()
+    made: Driver = request.param()
     yield made
     made.close()
 
@@ -145,7 +86,7 @@ def test_pieces_come_back_before_the_request_ended(driver: Driver) -> None:
         line.say(b"0\r\n\r\n")
 
     with peer(serve) as found:
-        exchange = driver.open(found)
+        exchange = driver.open(connection(found.url), STREAM)
         for piece in (b"one", b"", bytearray(b"two"), b"x" * 100_000):
             exchange.send(piece)
             assert receive(exchange, len(piece)) == piece
@@ -167,7 +108,7 @@ def test_neither_side_waits_for_the_other(driver: Driver) -> None:
     """More than all buffers between take goes out before anything is received."""
     piece = bytes(range(256)) * 4096
     with peer(echo) as found:
-        exchange = driver.open(found)
+        exchange = driver.open(connection(found.url), STREAM)
         for _ in range(32):
             exchange.send(piece)
         exchange.finish()
@@ -177,7 +118,7 @@ def test_neither_side_waits_for_the_other(driver: Driver) -> None:
 
 def test_what_nobody_receives_has_a_limit(driver: Driver) -> None:
     with peer(echo) as found:
-        exchange = driver.open(found, replace(STREAM, max_response_bytes=1 << 20))
+        exchange = driver.open(connection(found.url), replace(STREAM, max_response_bytes=1 << 20))
         with pytest.raises(TooLargeError, match="faster than it was received"):
             send_much(exchange)
         exchange.close()
@@ -185,7 +126,7 @@ def test_what_nobody_receives_has_a_limit(driver: Driver) -> None:
 
 def test_a_long_answer_is_no_large_one(driver: Driver) -> None:
     with peer(echo) as found:
-        exchange = driver.open(found, replace(STREAM, max_response_bytes=300_000))
+        exchange = driver.open(connection(found.url), replace(STREAM, max_response_bytes=300_000))
         for _ in range(16):
             exchange.send(bytes(100_000))
             receive(exchange, 100_000)
@@ -195,17 +136,17 @@ def test_a_long_answer_is_no_large_one(driver: Driver) -> None:
 def test_a_connection_serves_the_next_after_a_proper_end(driver: Driver) -> None:
     with peer(echo) as found:
         for _ in range(2):
-            exchange = driver.open(found)
+            exchange = driver.open(connection(found.url), STREAM)
             exchange.send(b"a")
             exchange.finish()
             assert rest(exchange) == b"a"
             exchange.close()
             exchange.close()
         assert found.connections == 1
-        unfinished = driver.open(found)
+        unfinished = driver.open(connection(found.url), STREAM)
         unfinished.send(b"a")
         unfinished.close()
-        another = driver.open(found)
+        another = driver.open(connection(found.url), STREAM)
         another.send(b"a")
         assert receive(another, 1) == b"a"
         another.close()
@@ -222,7 +163,7 @@ def test_an_early_refusal_is_not_lost(driver: Driver) -> None:
         line.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     with peer(serve) as found:
-        exchange = driver.open(found)
+        exchange = driver.open(connection(found.url), STREAM)
         send_much(exchange)
         assert exchange.answered
         exchange.finish()
@@ -242,12 +183,12 @@ def test_an_answer_may_end_before_the_request(driver: Driver) -> None:
         line.chunk()
 
     with peer(serve) as found:
-        exchange = driver.open(found)
+        exchange = driver.open(connection(found.url), STREAM)
         assert rest(exchange) == b"abc"
         assert exchange.answered
         exchange.send(bytes(4 << 20))  # nobody reads it
         exchange.close()
-        another = driver.open(found)
+        another = driver.open(connection(found.url), STREAM)
         assert rest(another) == b"abc"
         another.close()
         assert found.connections == 2
@@ -268,7 +209,7 @@ def test_other_answers_are_refusals(driver: Driver, answer: bytes, status: int, 
         line.say(answer)
 
     with peer(serve) as found:
-        exchange = driver.open(found)
+        exchange = driver.open(connection(found.url), STREAM)
         assert exchange.receive() is None
         refusal = exchange.refusal
         exchange.close()
@@ -292,7 +233,7 @@ def test_truncation_and_garbage_are_failures(driver: Driver, answer: bytes) -> N
         line.say(answer)
 
     with peer(serve) as found:
-        exchange = driver.open(found)
+        exchange = driver.open(connection(found.url), STREAM)
         with pytest.raises(
             TransportError, match=r"POST http://127\.0\.0\.1:\d+/ohttp: the connection failed"
         ):
@@ -306,7 +247,7 @@ def test_a_compressed_answer_is_refused(driver: Driver) -> None:
         line.say(OK.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n"))
 
     with peer(serve) as found:
-        exchange = driver.open(found)
+        exchange = driver.open(connection(found.url), STREAM)
         with pytest.raises(NotConfonnxError, match="compressed"):
             exchange.receive()
         exchange.close()
@@ -318,7 +259,7 @@ def test_silence_has_an_end(driver: Driver) -> None:
         line.reader.read(1)
 
     with peer(serve) as found:
-        exchange = driver.open(found, timeout=0.1)
+        exchange = driver.open(connection(found.url), STREAM, timeout=0.1)
         with pytest.raises(TransportError, match=r"no complete answer within 0\.1 s"):
             exchange.receive()
         exchange.close()
@@ -331,7 +272,7 @@ def test_a_peer_that_takes_nothing_is_given_up(driver: Driver) -> None:
 
     done = threading.Event()
     with peer(serve) as found:
-        exchange = driver.open(found, timeout=0.2)
+        exchange = driver.open(connection(found.url), STREAM, timeout=0.2)
         with pytest.raises(TransportError, match=r"no complete answer within 0\.2 s"):
             send_much(exchange)
         exchange.close()
@@ -342,7 +283,7 @@ def test_tasks_may_send_and_receive_at_once() -> None:
     piece = bytes(1 << 16)
 
     async def main(url: str) -> None:
-        transport = AsyncHttpTransport(Connection(parse_url(url)))
+        transport = AsyncHttpTransport(connection(url))
         exchange = await transport.open(STREAM, timeout=10)
 
         async def send() -> None:

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import ssl
 from datetime import UTC, datetime
-from ipaddress import IPv4Address
 from pathlib import Path
 from time import monotonic
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from confonnx.attestation.endorse.download import Downloader
 from confonnx.attestation.endorse.exchange import Answer, Request
@@ -23,9 +19,9 @@ from confonnx.errors import (
     TooLargeError,
     TransportError,
 )
-from tests.support.authorities.pki import Template, ec_key, pem
 from tests.support.canned_http import canned
 from tests.support.fake_vendors import Page, fake_vendors
+from tests.support.loopback_tls import server_tls, write_ca_file
 
 LIMIT = 1000
 
@@ -182,52 +178,14 @@ def test_a_ca_file_that_cannot_be_used(tmp_path: Path) -> None:
             Downloader(ca_file=path)
 
 
-def identified(
-    key: ec.EllipticCurvePrivateKey, issuer: ec.EllipticCurvePrivateKey
-) -> tuple[tuple[x509.ExtensionType, bool], ...]:
-    """What Python 3.13 and later want to see in certificates (``VERIFY_X509_STRICT``)."""
-    return (
-        (x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False),
-        (x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.public_key()), False),
-    )
-
-
-LONG = (datetime(2020, 1, 1, tzinfo=UTC), datetime(2046, 1, 1, tzinfo=UTC))
-CA = Template(
-    "PCCS CA",
-    ec_key("pccs-ca"),
-    ca=True,
-    not_before=LONG[0],
-    not_after=LONG[1],
-    extensions=identified(ec_key("pccs-ca"), ec_key("pccs-ca")),
-)
-LEAF = Template(
-    "PCCS",
-    ec_key("pccs"),
-    CA,
-    not_before=LONG[0],
-    not_after=LONG[1],
-    extensions=(
-        (x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), False),
-        *identified(ec_key("pccs"), ec_key("pccs-ca")),
-    ),
-)
-
-
 @pytest.fixture
 def ca_file(tmp_path: Path) -> Path:
-    file = tmp_path / "ca.pem"
-    file.write_bytes(pem(CA.build()))
-    return file
+    return write_ca_file(tmp_path)
 
 
 @pytest.fixture
 def tls(tmp_path: Path) -> ssl.SSLContext:
-    key = LEAF.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    (tmp_path / "leaf.pem").write_bytes(pem(LEAF.build()) + key)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tmp_path / "leaf.pem")
-    return context
+    return server_tls(tmp_path)
 
 
 def test_a_pccs_with_an_authority_of_its_own(ca_file: Path, tls: ssl.SSLContext) -> None:
