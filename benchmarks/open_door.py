@@ -9,15 +9,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
 from confonnx.ohttp import bhttp
 from confonnx.oip.binary import HEADER_LENGTH_FIELD
 from confonnx.server import lifecycle
-from confonnx.server.app import App, _internal_reply
+from confonnx.server.app import App
 from confonnx.server.logs import Log
 from confonnx.server.messages import HttpRequest, HttpResponse
+from confonnx.server.recall import Recall
 from confonnx.server.settings_sources import load_settings
 
 _PLAIN = "/v2/"
@@ -26,6 +28,12 @@ _INNER_FIELDS = ("content-type", HEADER_LENGTH_FIELD)
 
 class OpenApp(App):
     """The application, and beside it the routes without the seal."""
+
+    def __init__(self, **parts: Any) -> None:
+        """As the application's own."""
+        super().__init__(**parts)
+        self._recall = Recall()
+        self._heads: dict[tuple[str, bhttp.Fields], bhttp.RequestHead] = {}
 
     def wants_body(self, method: str, path: str) -> bool:
         """Plain requests too."""
@@ -37,13 +45,17 @@ class OpenApp(App):
     async def _sealed(self, request: HttpRequest) -> HttpResponse:
         if not request.target.startswith(_PLAIN):
             return await super()._sealed(request)
-        metrics = self._metrics
-        with metrics.request_seconds.time(), metrics.in_flight.track_inprogress():
-            fields = tuple((name, request.fields[name]) for name in _INNER_FIELDS if name in request.fields)
-            inner = bhttp.Request(request.method, "http", "", request.target, fields, request.body)
+        fields = tuple((name, request.fields[name]) for name in _INNER_FIELDS if name in request.fields)
+        with self._metrics.sealed_request() as times:
+            times.opened()
+            head = self._heads.get((request.target, fields))
+            if head is None:  # kept as a session keeps it, so that the seal alone makes the difference
+                head = bhttp.RequestHead(request.method, "http", "", request.target, fields)
+                self._heads[request.target, fields] = head
             await self._authenticator.check(None)
-            reply = await self._guarded(self._routes.answer(inner), _internal_reply)
-            metrics.count_request(reply.model, reply.version, reply.outcome)
+            body = memoryview(request.body).toreadonly()
+            reply = await self._routes.answer(head, body, self._recall)
+            times.answered(reply.model, reply.version, reply.outcome)
         outer = {"content-type": reply.content_type, **dict(reply.fields)}
         return HttpResponse(reply.status, outer, reply.body)
 

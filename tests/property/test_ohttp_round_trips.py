@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from confonnx.errors import BhttpError
 from confonnx.ohttp.bhttp import (
     Fields,
     InformationalResponse,
     Request,
+    RequestParser,
     Response,
     encode_request,
     encode_response,
@@ -88,6 +91,34 @@ def test_request_of_indeterminate_length(request: Request, chunk: int, padding: 
     head = b"\x02" + b"".join(encode_varint(len(text)) + text.encode("latin-1") for text in control)
     rest = indeterminate_sections(request.fields, bytes(request.body), request.trailers, chunk)
     assert parse_request(head + rest + bytes(padding)) == request
+
+
+@given(
+    requests=st.lists(REQUESTS, min_size=1, max_size=3),
+    order=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 9)), min_size=1, max_size=8),
+    data=st.data(),
+)
+def test_a_parser_that_remembers_says_what_one_without_memory_says(
+    requests: list[Request], order: list[tuple[int, int]], data: st.DataObject
+) -> None:
+    parser = RequestParser()
+    for number, padding in order:
+        message = bytearray(b"".join(encode_request(requests[number % len(requests)])) + bytes(padding))
+        if data.draw(st.booleans()):  # cut, changed or whole
+            del message[data.draw(st.integers(0, len(message))) :]
+            if message:
+                message[data.draw(st.integers(0, len(message) - 1))] ^= data.draw(st.integers(0, 255))
+        try:
+            expected = parse_request(message)
+        except BhttpError:
+            with pytest.raises(BhttpError):
+                parser.parse(message)
+            continue
+        head, body = parser.parse(message)
+        control = (expected.method, expected.scheme, expected.authority, expected.path, expected.fields)
+        assert (head.method, head.scheme, head.authority, head.path, head.fields) == control
+        assert bytes(body) == bytes(expected.body)
+        assert all(head.field(name) == expected.field(name) for name, _ in expected.fields)
 
 
 @given(response=RESPONSES, chunk=st.integers(1000, 70_000), padding=st.integers(0, 100))

@@ -69,7 +69,7 @@ class Server:
 
     def serve(self, message: bytes, *, now: datetime) -> bytes:
         session = self.sessions.find(message)
-        request = session.open(message)
+        request = session.receiver.open(message)
         self.sessions.admit(session, request)
         date = bytes(request.plaintext).rstrip(b"\0").decode()
         self.replays.admit(request.identity, date, now=now)

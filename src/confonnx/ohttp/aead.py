@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import IntEnum
-from typing import TypeAlias, assert_never
+from typing import Self, TypeAlias
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
@@ -32,19 +32,25 @@ OPEN_FAILED = "the sealed message does not open"
 """The text of every failure to open, whatever the reason."""
 
 _ZEROS = bytes(1 << 16)
+_SMALL = 4096
+"""Bytes up to which a message is put together by copying."""
 
 
 class Aead(IntEnum):
-    """AEAD identifiers (RFC 9180 §7.3)."""
+    """AEAD identifiers (RFC 9180 §7.3), each with Nk, its ``key_size`` in bytes."""
 
-    AES_128_GCM = 1
-    AES_256_GCM = 2
-    CHACHA20_POLY1305 = 3
+    key_size: int
 
-    @property
-    def key_size(self) -> int:
-        """Nk, in bytes."""
-        return 16 if self is Aead.AES_128_GCM else 32
+    AES_128_GCM = 1, 16
+    AES_256_GCM = 2, 32
+    CHACHA20_POLY1305 = 3, 32
+
+    def __new__(cls, identifier: int, key_size: int = 0) -> Self:
+        """A member."""
+        member = int.__new__(cls, identifier)
+        member._value_ = identifier
+        member.key_size = key_size
+        return member
 
     @property
     def nonce_size(self) -> int:
@@ -55,13 +61,7 @@ class Aead(IntEnum):
         """The AEAD with ``key``. Raises ``ValueError`` unless the key has ``key_size`` bytes."""
         if len(key) != self.key_size:
             raise ValueError(f"{self.name} takes a key of {self.key_size} bytes, not {len(key)}")
-        match self:
-            case Aead.AES_128_GCM | Aead.AES_256_GCM:
-                return AESGCM(key)
-            case Aead.CHACHA20_POLY1305:
-                return ChaCha20Poly1305(key)
-            case _:
-                assert_never(self)
+        return ChaCha20Poly1305(key) if self is Aead.CHACHA20_POLY1305 else AESGCM(key)
 
 
 def seal_parts(
@@ -90,6 +90,11 @@ def seal_parts(
         raise TooLargeError(
             f"one sealed message holds at most {MAX_PLAINTEXT} bytes, this one would hold {padded}"
         )
+    if padded <= _SMALL and into is None:  # a copy more costs less than placing the parts
+        plaintext = b"".join(parts).ljust(padded, b"\0")
+        if len(plaintext) != padded:
+            raise ValueError(f"the parts have {len(plaintext)} bytes in {size} items: give single bytes")
+        return bytearray(prefix + cipher.encrypt(nonce, plaintext, aad))
     message = _room(len(prefix) + padded + TAG_SIZE, into)
     with memoryview(message) as view:
         position = len(prefix)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from typing import TypeAlias
 
@@ -37,12 +37,13 @@ _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9a-z]+")  # RFC 9110 §5.1, and lower ca
 # RFC 9110 §5.5: no NUL, CR, LF or other control character, and no white space at the ends (RFC 9113 §8.2.1)
 _VALUE = re.compile(r"(?![ \t])[\t -~\x80-\xff]*(?<![ \t])")
 _DIGITS = re.compile(r"[0-9]{1,19}")
-_ZEROS = bytes(1 << 16)
 
 _ALIGNMENT = 8
 """Bytes of the largest numbers in a tensor."""
 _VARINT_SIZES = ((0, 1), (1, 2), (2, 4), (3, 8))
 """The two bits with which an integer begins, and how many bytes it has (RFC 9000 §16)."""
+_KEPT_BEGINNING = 2048
+"""Bytes of a beginning that a :class:`RequestParser` keeps, to know it again."""
 _LARGE_CONTENT = 1 << 16
 """Bytes from which on a copy costs more than the search for a placement that spares it."""
 
@@ -96,6 +97,32 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
+class RequestHead:
+    """A request without its content. Building one that breaks the rules raises :class:`BhttpError`."""
+
+    method: str
+    scheme: str
+    authority: str
+    path: str
+    fields: Fields = ()
+    _values: dict[str, str] = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        _check_request_control(self.method, self.scheme, self.authority, self.path)
+        _check_fields(self.fields)
+        _check_host(self.authority, self.fields)
+        values = {name: _field(self.fields, name) or "" for name, _ in self.fields}
+        object.__setattr__(self, "_values", values)
+
+    def __repr__(self) -> str:
+        return f"RequestHead({len(self.fields)} fields)"  # never what was sealed
+
+    def field(self, name: str) -> str | None:
+        """The value of the header field ``name`` (lower case), several joined by ``, `` (RFC 9110 §5.2)."""
+        return self._values.get(name)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class InformationalResponse:
     """A response that comes before the final one: a status of 100 to 199, and header fields."""
 
@@ -144,16 +171,50 @@ def parse_request(data: Buffer, limits: BhttpLimits = DEFAULT_LIMITS) -> Request
     The body is a read-only view of ``data`` where it lies there in one piece. Raises :class:`BhttpError`.
     """
     reader = Reader(data, BhttpError)
-    framing = reader.varint("framing indicator")
-    if framing not in (_REQUEST_KNOWN, _REQUEST_INDETERMINATE):
-        raise BhttpError(f"the framing indicator of a request is 0 or 2, not {framing}")
-    limit = limits.max_control_bytes
-    method = reader.text("method", limit)
-    scheme = reader.text("scheme", limit)
-    authority = reader.text("authority", limit)
-    path = reader.text("path", limit)
-    fields, body, trailers = _parse_sections(reader, known=framing == _REQUEST_KNOWN, limits=limits)
-    return Request(method, scheme, authority, path, fields, body, trailers)
+    known, control = _parse_request_control(reader, limits)
+    fields = _parse_header_section(reader, known=known, limits=limits)
+    body, trailers = _parse_content(reader, known=known, limits=limits)
+    return Request(*control, fields, body, trailers)
+
+
+class RequestParser:
+    """Parses the requests of one sender, which often begin with the same bytes. Mutable: the last such
+    beginning, up to the content, and what it says; for one thread.
+
+    The verdict on a beginning depends on its bytes and on nothing that follows, so the same bytes are not
+    parsed twice.
+    """
+
+    __slots__ = ("_beginning", "_head", "_limits")
+
+    def __init__(self, limits: BhttpLimits = DEFAULT_LIMITS) -> None:
+        """Nothing is known yet."""
+        self._limits = limits
+        self._beginning = b""
+        self._head: RequestHead | None = None
+
+    def parse(self, data: Buffer) -> tuple[RequestHead, Buffer]:
+        """Head and content of the request in ``data``, as :func:`parse_request` has them, its errors
+        included. While the head repeats, it is the same object.
+        """
+        reader = Reader(data, BhttpError)
+        head, known = self._head, True
+        if head is None or not reader.skip(self._beginning):
+            known, control = _parse_request_control(reader, self._limits)
+            fields = _parse_header_section(reader, known=known, limits=self._limits)
+            head = RequestHead(*control, fields)
+            self._keep(head, memoryview(data)[: len(data) - reader.remaining], known and reader.remaining > 0)
+        body, trailers = _parse_content(reader, known=known, limits=self._limits)
+        if trailers:
+            _check_fields(trailers)
+        if head.field("content-length") is not None:
+            _check_content_length(head.fields, len(body))
+        return head, body
+
+    def _keep(self, head: RequestHead, beginning: memoryview, complete: bool) -> None:
+        """A message that was cut off in its head (RFC 9292 §3.8) says nothing about one that goes on."""
+        if complete and len(beginning) <= _KEPT_BEGINNING:
+            self._beginning, self._head = bytes(beginning), head
 
 
 def parse_response(data: Buffer, limits: BhttpLimits = DEFAULT_LIMITS) -> Response:
@@ -168,7 +229,8 @@ def parse_response(data: Buffer, limits: BhttpLimits = DEFAULT_LIMITS) -> Respon
         if len(informational) == limits.max_informational:
             raise BhttpError(f"more than {limits.max_informational} informational responses")
         informational.append(InformationalResponse(status, _parse_fields(reader, known=known, limits=limits)))
-    fields, body, trailers = _parse_sections(reader, known=known, limits=limits)
+    fields = _parse_header_section(reader, known=known, limits=limits)
+    body, trailers = _parse_content(reader, known=known, limits=limits)
     return Response(status, fields, body, trailers, tuple(informational))
 
 
@@ -201,12 +263,25 @@ def encode_response(
     return _encode_message(_RESPONSE_KNOWN, head, response.fields, parts, response.trailers, offset)
 
 
-def _parse_sections(reader: Reader, *, known: bool, limits: BhttpLimits) -> tuple[Fields, Buffer, Fields]:
-    """Header section, content, trailer section, padding.
+def _parse_request_control(reader: Reader, limits: BhttpLimits) -> tuple[bool, tuple[str, str, str, str]]:
+    """Whether lengths are known, and method, scheme, authority, path (RFC 9292 §3.3, §3.4)."""
+    framing = reader.varint("framing indicator")
+    if framing not in (_REQUEST_KNOWN, _REQUEST_INDETERMINATE):
+        raise BhttpError(f"the framing indicator of a request is 0 or 2, not {framing}")
+    limit = limits.max_control_bytes
+    method = reader.text("method", limit)
+    scheme = reader.text("scheme", limit)
+    authority = reader.text("authority", limit)
+    return framing == _REQUEST_KNOWN, (method, scheme, authority, reader.text("path", limit))
 
-    Each may be cut off with all that follows (RFC 9292 §3.8).
-    """
-    fields = _parse_fields(reader, known=known, limits=limits) if reader.remaining else ()
+
+def _parse_header_section(reader: Reader, *, known: bool, limits: BhttpLimits) -> Fields:
+    """It may be cut off with all that follows (RFC 9292 §3.8)."""
+    return _parse_fields(reader, known=known, limits=limits) if reader.remaining else ()
+
+
+def _parse_content(reader: Reader, *, known: bool, limits: BhttpLimits) -> tuple[Buffer, Fields]:
+    """Content, trailer section, padding. Each may be cut off with all that follows (RFC 9292 §3.8)."""
     body: Buffer = b""
     if reader.remaining:
         body = (
@@ -214,9 +289,12 @@ def _parse_sections(reader: Reader, *, known: bool, limits: BhttpLimits) -> tupl
             if known
             else _parse_chunks(reader, limits)
         )
-    trailers = _parse_fields(reader, known=known, limits=limits) if reader.remaining else ()
-    _check_padding(reader.rest())
-    return fields, body, trailers
+    if reader.only_zeros():  # no trailers, in either form, and padding: nearly always
+        return body, ()
+    trailers = _parse_fields(reader, known=known, limits=limits)
+    if not reader.only_zeros():
+        raise BhttpError("bytes other than zero follow the message (RFC 9292 §3.8)")
+    return body, trailers
 
 
 def _parse_fields(reader: Reader, *, known: bool, limits: BhttpLimits) -> Fields:
@@ -255,13 +333,6 @@ def _parse_chunks(reader: Reader, limits: BhttpLimits) -> Buffer:
             raise BhttpError(f"the content has more than {limits.max_chunks} chunks")
         chunks.append(reader.take(size, "chunk"))
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-
-def _check_padding(padding: memoryview) -> None:
-    for start in range(0, len(padding), len(_ZEROS)):
-        block = bytes(padding[start : start + len(_ZEROS)])
-        if block != _ZEROS[: len(block)]:
-            raise BhttpError("bytes other than zero follow the message (RFC 9292 §3.8)")
 
 
 def _check_request_control(method: str, scheme: str, authority: str, path: str) -> None:

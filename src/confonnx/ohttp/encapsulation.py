@@ -16,11 +16,12 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from hashlib import sha256
 from typing import Protocol
 
 from confonnx.errors import EncapsulationError, KeyConfigError
-from confonnx.ohttp.aead import OPEN_FAILED, Aead, Cipher, open_sealed, seal_parts
-from confonnx.ohttp.hkdf import expand, extract
+from confonnx.ohttp.aead import NONCE_SIZE, OPEN_FAILED, Aead, Cipher, open_sealed, seal_parts
+from confonnx.ohttp.hkdf import expand_key_and_nonce, extract
 from confonnx.ohttp.hpke import (
     Kdf,
     PrivateKey,
@@ -40,6 +41,9 @@ RESPONSE_MEDIA_TYPE = "message/ohttp-res"
 
 HEADER_SIZE = 7
 """Bytes of ``hdr``: the key identifier and the three algorithm identifiers (RFC 9458 §4.1)."""
+
+IDENTITY_SIZE = 16
+"""Bytes of a digest that identifies an ``enc``; two of 2^48 are taken for one with a chance below 2^-32."""
 
 _REQUEST_LABEL = b"message/bhttp request"  # RFC 9458 §4.3
 _RESPONSE_LABEL = b"message/bhttp response"  # RFC 9458 §4.4
@@ -87,6 +91,11 @@ class OpenedRequest:
     key_id: int
     sealer: ResponseSealer
 
+    @property
+    def identity(self) -> bytes:
+        """The beginning of ``SHA-256(enc)``: the same for a replay, and for nothing else."""
+        return sha256(self.enc).digest()[:IDENTITY_SIZE]
+
 
 def open_request(keys: KeyLookup, message: Buffer) -> OpenedRequest:
     """Open an encapsulated request (RFC 9458 §4.3), in place where ``message`` is writable.
@@ -131,19 +140,29 @@ def setup_sending(
 class Prefix:
     """``hdr ‖ enc``, with which every kind of sealed request begins."""
 
-    header: bytes
     suite: Suite
-    enc: bytes
+    name: bytes
+    """Its bytes, which no two contexts of honest clients share."""
+
+    @property
+    def header(self) -> bytes:
+        """``hdr``."""
+        return self.name[:HEADER_SIZE]
+
+    @property
+    def enc(self) -> bytes:
+        """The encapsulated key."""
+        return self.name[HEADER_SIZE:]
 
     @property
     def key_id(self) -> int:
         """The key identifier."""
-        return self.header[0]
+        return self.name[0]
 
     @property
     def size(self) -> int:
         """Bytes of both together."""
-        return HEADER_SIZE + len(self.enc)
+        return len(self.name)
 
 
 def read_prefix(keys: KeyLookup, message: memoryview) -> tuple[PrivateKey, Prefix]:
@@ -157,10 +176,11 @@ def read_prefix(keys: KeyLookup, message: memoryview) -> tuple[PrivateKey, Prefi
         raise EncapsulationError(OPEN_FAILED)
     private_key = keys.private_key(header[0])
     suite = suite_of(header[1:])
-    enc = bytes(message[HEADER_SIZE : HEADER_SIZE + suite.kem.enc_size])
-    if len(enc) < suite.kem.enc_size:
+    size = HEADER_SIZE + suite.kem.enc_size
+    name = bytes(message[:size])
+    if len(name) < size:
         raise EncapsulationError(OPEN_FAILED)
-    return private_key, Prefix(header, suite, enc)
+    return private_key, Prefix(suite, name)
 
 
 def setup_receiving(private_key: PrivateKey, prefix: Prefix, *, label: bytes) -> ReceiverContext:
@@ -175,7 +195,7 @@ def padded_size(parts: Sequence[Buffer]) -> int:
 
 def response_nonce_size(aead: Aead) -> int:
     """max(Nn, Nk): bytes of the response nonce and of the exported secret (RFC 9458 §4.4)."""
-    return max(aead.nonce_size, aead.key_size)
+    return max(NONCE_SIZE, aead.key_size)
 
 
 class _OneShot:
@@ -193,8 +213,8 @@ class _OneShot:
     def _key(self, response_nonce: bytes) -> tuple[Cipher, bytes]:
         """RFC 9458 §4.4 steps 3 to 6: the AEAD and its nonce."""
         prk = extract(self._salt + response_nonce, self._take_secret())
-        key = expand(prk, b"key", self._aead.key_size)
-        return self._aead.cipher(key), expand(prk, b"nonce", self._aead.nonce_size)
+        key, nonce = expand_key_and_nonce(prk, self._aead.key_size, NONCE_SIZE)
+        return self._aead.cipher(key), nonce
 
     def _take_secret(self) -> bytes:
         try:

@@ -36,6 +36,16 @@ def expand(prk: bytes, info: bytes, length: int) -> bytes:
     return okm[:length]
 
 
+def expand_key_and_nonce(prk: bytes, key_size: int, nonce_size: int) -> tuple[bytes, bytes]:
+    """``expand(prk, "key")`` and ``expand(prk, "nonce")`` (RFC 9458 §4.4), with the padding of ``prk`` done
+    once. Neither size is over 32.
+    """
+    inner, outer = _pads(prk)
+    key = sha256(outer + sha256(inner + b"key\x01").digest()).digest()
+    nonce = sha256(outer + sha256(inner + b"nonce\x01").digest()).digest()
+    return key[:key_size], nonce[:nonce_size]
+
+
 def labeled_extract(suite_id: bytes, salt: bytes, label: bytes, ikm: bytes) -> bytes:
     """LabeledExtract (RFC 9180 §4)."""
     return _hmac(salt, _VERSION_LABEL + suite_id + label + ikm)
@@ -49,8 +59,13 @@ def labeled_expand(suite_id: bytes, prk: bytes, label: bytes, info: bytes, lengt
 
 
 def _hmac(key: bytes, message: bytes) -> bytes:
+    inner, outer = _pads(key)
+    return sha256(outer + sha256(inner + message).digest()).digest()
+
+
+def _pads(key: bytes) -> tuple[bytes, bytes]:
+    """What goes before the inner and the outer message (RFC 2104 §2)."""
     if len(key) > _BLOCK_SIZE:
         key = sha256(key).digest()
     block = key.ljust(_BLOCK_SIZE, b"\0")
-    inner = sha256(block.translate(_INNER_PAD) + message).digest()
-    return sha256(block.translate(_OUTER_PAD) + inner).digest()
+    return block.translate(_INNER_PAD), block.translate(_OUTER_PAD)

@@ -12,6 +12,8 @@ Buffer: TypeAlias = bytes | bytearray | memoryview
 MAX_VARINT = (1 << 62) - 1
 """Largest value of a variable-length integer (RFC 9000 §16)."""
 
+_ZEROS = bytes(1 << 16)
+
 
 class Reader:
     """Reads integers and byte strings from the front of a buffer and never past its end.
@@ -33,6 +35,14 @@ class Reader:
         """Bytes not read yet."""
         return self._end - self._pos
 
+    def skip(self, beginning: bytes) -> bool:
+        """Read ``beginning`` if that is what comes next; else nothing."""
+        end = self._pos + len(beginning)
+        if bytes(self._data[self._pos : end]) != beginning:
+            return False
+        self._pos = end
+        return True
+
     def take(self, size: int, what: str) -> memoryview:
         """The next ``size`` bytes, not copied."""
         start = self._pos
@@ -42,9 +52,13 @@ class Reader:
         self._pos = end
         return self._data[start:end]
 
-    def rest(self) -> memoryview:
-        """All that was not read yet, not copied."""
-        return self.take(self.remaining, "the rest")
+    def only_zeros(self) -> bool:
+        """Whether no byte but zero is left."""
+        for start in range(self._pos, self._end, len(_ZEROS)):
+            block = bytes(self._data[start : start + len(_ZEROS)])
+            if block != _ZEROS[: len(block)]:
+                return False
+        return True
 
     def u8(self, what: str) -> int:
         """One byte."""

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from confonnx.errors import EncapsulationError
 from confonnx.ohttp.aead import OPEN_FAILED, Aead
 from confonnx.ohttp.encapsulation import (
+    IDENTITY_SIZE,
     Prefix,
     ResponseOpener,
     ResponseSealer,
@@ -95,7 +96,7 @@ class SessionRequest:
     """The Binary HTTP request with its padding; a view of the message where that was writable."""
     seq: int
     identity: bytes = field(repr=False)
-    """``SHA-256(hdr ‖ enc) ‖ seq``: the same for a replay, and for nothing else."""
+    """The beginning of ``SHA-256(hdr ‖ enc)``, and ``seq``: the same for a replay, and for nothing else."""
     sealer: ResponseSealer
 
 
@@ -106,22 +107,24 @@ class ReceiverSession:
     private key, so whoever erases that must drop the sessions too.
     """
 
-    __slots__ = ("_context", "_digest", "_prefix", "_secret", "name", "public_key", "window")
+    __slots__ = ("_aead", "_context", "_digest", "_enc", "_secret", "_start", "name", "public_key", "window")
 
     def __init__(self, private_key: PrivateKey, prefix: Prefix) -> None:
         """Raises :class:`EncapsulationError` where ``enc`` has no shared secret."""
         self._context = setup_receiving(private_key, prefix, label=_REQUEST_LABEL)
-        self._prefix = prefix
-        self._secret = _export_secret(self._context, prefix.suite.aead)
-        self.name = prefix.header + prefix.enc
+        self._aead = prefix.suite.aead
+        self._enc = prefix.enc
+        self._secret = _export_secret(self._context, self._aead)
+        self._start = prefix.size + SEQ_SIZE  # of the sealed message
+        self.name = prefix.name
         self.public_key = private_key.public_key
-        self._digest = hashlib.sha256(self.name).digest()
+        self._digest = hashlib.sha256(self.name).digest()[:IDENTITY_SIZE]
         self.window = ReplayWindow()
 
     @property
     def key_id(self) -> int:
         """The identifier of the private key."""
-        return self._prefix.key_id
+        return self.name[0]
 
     def open(self, message: Buffer) -> SessionRequest:
         """Open a request of this session, in place where ``message`` is writable.
@@ -130,14 +133,13 @@ class ReceiverSession:
         :class:`EncapsulationError` with one text; a writable message whose tag is wrong is left wiped.
         """
         view = memoryview(message)
-        start = self._prefix.size + SEQ_SIZE
-        number = bytes(view[self._prefix.size : start])  # a cut one is followed by nothing, which never opens
+        start = self._start
+        number = bytes(view[start - SEQ_SIZE : start])  # a cut one is followed by nothing, which never opens
         seq = int.from_bytes(number, "big")
         if seq >= MAX_REQUESTS:
             raise EncapsulationError(OPEN_FAILED)
         plaintext = self._context.open_at(seq, view[start:])
-        aead, enc = self._prefix.suite.aead, self._prefix.enc
-        sealer = ResponseSealer(aead, self._secret, enc + number, key_id=self.key_id)
+        sealer = ResponseSealer(self._aead, self._secret, self._enc + number, key_id=self.key_id)
         return SessionRequest(plaintext, seq, self._digest + number, sealer)
 
     def __repr__(self) -> str:

@@ -17,17 +17,18 @@ A replay can only be told after step 4 gave its date; that its answer looks like
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import secrets
 import time
 import traceback
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from email.utils import formatdate
 from functools import lru_cache
 from pathlib import PurePath
-from typing import TypeVar
+from typing import TypeAlias
 
 from confonnx.attestation import base64url, bundle
 from confonnx.attestation.statement import NONCE_SIZES
@@ -47,12 +48,17 @@ from confonnx.ohttp import bhttp
 from confonnx.ohttp.encapsulation import (
     REQUEST_MEDIA_TYPE,
     RESPONSE_MEDIA_TYPE,
+    OpenedRequest,
     ResponseSealer,
     open_request,
 )
 from confonnx.ohttp.key_config import KEYS_MEDIA_TYPE
 from confonnx.ohttp.padding import padme
-from confonnx.ohttp.session import SESSION_REQUEST_MEDIA_TYPE, SESSION_RESPONSE_MEDIA_TYPE
+from confonnx.ohttp.session import (
+    SESSION_REQUEST_MEDIA_TYPE,
+    SESSION_RESPONSE_MEDIA_TYPE,
+    SessionRequest,
+)
 from confonnx.server.attestation import Attestation
 from confonnx.server.auth import Authenticator
 from confonnx.server.logs import EvidenceFailed, InternalError, Log, RequestAnswered, RequestRefused
@@ -66,11 +72,12 @@ from confonnx.server.messages import (
     text,
 )
 from confonnx.server.metrics import Metrics, Outcome, Unopened
+from confonnx.server.recall import Recall
 from confonnx.server.replay import DateRefusedError, ReplayCache, SeenBeforeError
 from confonnx.server.routes import Reply, Routes, error_reply, plain_error
 from confonnx.server.sessions import MAX_SESSIONS, SessionCache
 
-T = TypeVar("T")
+Opened: TypeAlias = OpenedRequest | SessionRequest
 
 KEY_PROBLEM = "https://iana.org/assignments/http-problem-types#ohttp-key"  # RFC 9458 §5.3
 DATE_PROBLEM = "https://iana.org/assignments/http-problem-types#date"  # RFC 9458 §6.5.2
@@ -95,15 +102,6 @@ class AppOptions:
     max_response_bytes: int
     pad: bool
     max_sessions: int = MAX_SESSIONS
-
-
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    """A sealed request that was opened; ``identity`` is what a replay of it shares with it alone."""
-
-    plaintext: memoryview = field(repr=False)
-    identity: bytes = field(repr=False)
-    sealer: ResponseSealer
 
 
 class App:
@@ -134,6 +132,7 @@ class App:
         self._now = now
         self._is_ready = is_ready
         self._options = options
+        self._paths = _paths(options.url_prefix)
         self._sessions = SessionCache(ring, capacity=options.max_sessions)
 
     def forget_ended_sessions(self) -> None:
@@ -142,19 +141,27 @@ class App:
 
     def wants_body(self, method: str, path: str) -> bool:
         """Only what may be a sealed request is worth reading."""
-        return method == "POST" and self._inside_prefix(path) in GATEWAYS
+        return method == "POST" and self._paths.get(path) == "gateway"
 
     async def handle(self, request: HttpRequest) -> HttpResponse:
         """The outer answer to ``request``. Raises nothing but ``asyncio.CancelledError``."""
         started = time.monotonic()
-        request_id = self._request_id(request)
+        request_id = _request_id(request)
         route = self._route(request)
-        response = await self._guarded(self._answer(route, request), lambda _: problem(500))
-        milliseconds = round((time.monotonic() - started) * 1000)
+        try:
+            if route == "gateway" and request.method == "POST":
+                response = await self._sealed(request)
+            else:
+                response = await self._answer(route, request)
+        except Exception as error:  # noqa: BLE001  the server's last handler, style rule 7
+            self._log_defect(error)
+            response = problem(500)
         kind = RequestRefused if response.status >= 400 else RequestAnswered
-        self._log.emit(
-            kind(request_id=request_id, route=route, status=response.status, milliseconds=milliseconds)
-        )
+        if self._log.writes(kind.level):
+            milliseconds = round((time.monotonic() - started) * 1000)
+            self._log.emit(
+                kind(request_id=request_id, route=route, status=response.status, milliseconds=milliseconds)
+            )
         return HttpResponse(response.status, {**response.fields, "x-request-id": request_id}, response.body)
 
     async def _answer(self, route: str, request: HttpRequest) -> HttpResponse:
@@ -162,8 +169,6 @@ class App:
         match route:
             case "unknown":
                 return problem(404)
-            case "gateway" if request.method == "POST":
-                return await self._sealed(request)
             case _ if not reads:
                 return problem(
                     405, fields={"allow": "GET, HEAD, POST" if route == "gateway" else "GET, HEAD"}
@@ -181,18 +186,7 @@ class App:
 
     def _route(self, request: HttpRequest) -> str:
         """A name from a closed set, fit for a log."""
-        path = self._inside_prefix(request.path)
-        if path in GATEWAYS:
-            return "gateway"
-        return {"/": "root", "/healthz": "healthz", "/readyz": "readyz", "/attestation": "attestation"}.get(
-            path, "unknown"
-        )
-
-    def _inside_prefix(self, path: str) -> str:
-        prefix = self._options.url_prefix
-        if prefix and (path == prefix or path.startswith(f"{prefix}/")):
-            return path[len(prefix) :] or "/"
-        return path
+        return self._paths.get(request.path, "unknown")
 
     def _key_configs(self) -> HttpResponse:
         try:
@@ -220,17 +214,17 @@ class App:
         return HttpResponse(200, {"content-type": bundle.MEDIA_TYPE, "cache-control": "no-store"}, (content,))
 
     async def _sealed(self, request: HttpRequest) -> HttpResponse:
-        media_type = request.fields.get("content-type", "").partition(";")[0].strip().lower()
+        media_type = request.fields.get("content-type", "")
+        if media_type not in RESPONSE_TYPES:  # written in another way, or another type
+            media_type = media_type.partition(";")[0].strip().lower()
         if media_type not in RESPONSE_TYPES:
             return problem(415)
         metrics = self._metrics
-        with metrics.request_seconds.time(), metrics.in_flight.track_inprogress():
+        with metrics.sealed_request() as times:
             try:
-                with metrics.decrypt_seconds.time():
-                    opened = await self._open(media_type, request.body)
-                sealer = opened.sealer
-                reply = await self._guarded(self._reply(opened), _internal_reply)
-                del opened  # the last view of the request, whose buffer a large answer takes over
+                opened, recall = await self._open(media_type, request.body)
+                times.opened()
+                reply = await self._reply(opened, recall)
             except UnknownKeyError:
                 metrics.count_unopened(Unopened.UNKNOWN_KEY)
                 return problem(400, problem_type=KEY_PROBLEM)
@@ -240,79 +234,91 @@ class App:
             except SeenBeforeError:
                 metrics.count_unopened(Unopened.REPLAYED)
                 return problem(400)
-            metrics.count_request(reply.model, reply.version, reply.outcome)
-            with metrics.seal_seconds.time():
-                message = await self._seal(reply, sealer, request.body)
+            times.answered(reply.model, reply.version, reply.outcome)
+            sealer = opened.sealer
+            del opened  # the last view of the request, whose buffer a large answer takes over
+            message = await self._seal(reply, sealer, recall, request.body)
         return HttpResponse(200, {"content-type": RESPONSE_TYPES[media_type]}, (message,))
 
-    async def _open(self, media_type: str, message: bytearray) -> _Opened:
+    async def _open(self, media_type: str, message: bytearray) -> tuple[Opened, Recall]:
         """Step 2, and what a session's own window knows of step 3.
 
         Raises UnknownKeyError, EncapsulationError and SeenBeforeError.
         """
         if media_type == REQUEST_MEDIA_TYPE:
-            opened = await _off_loop(len(message), lambda: open_request(self._ring, message))
-            return _Opened(opened.plaintext, opened.enc, opened.sealer)
+            if len(message) < _LARGE:
+                return open_request(self._ring, message), Recall()
+            return await asyncio.to_thread(open_request, self._ring, message), Recall()
         session = self._sessions.find(message)
-        request = await _off_loop(len(message), lambda: session.open(message))
-        self._sessions.admit(session, request)
-        return _Opened(request.plaintext, request.identity, request.sealer)
+        if len(message) < _LARGE:
+            opened = session.receiver.open(message)
+        else:
+            opened = await asyncio.to_thread(session.receiver.open, message)
+        self._sessions.admit(session, opened)
+        return opened, session.recall
 
-    async def _reply(self, opened: _Opened) -> Reply:
+    async def _reply(self, opened: Opened, recall: Recall) -> Reply:
         """Steps 3 to 6. Raises SeenBeforeError for a replay; every other failure is a reply."""
         try:
-            inner = bhttp.parse_request(opened.plaintext)
-            self._replays.admit(opened.identity, inner.field("date"), now=self._now())
-            if inner.field("content-encoding") is not None:
+            head, body = recall.requests.parse(opened.plaintext)
+            self._replays.admit(opened.identity, head.field("date"), now=self._now())
+            if head.field("content-encoding") is not None:
                 return plain_error(
                     415, "content-encoding is not used inside the seal; send the body as it is"
                 )
-            await self._authenticator.check(inner.field("authorization"))
-            return await self._routes.answer(inner)
+            await self._authenticator.check(head.field("authorization"))
+            return await self._routes.answer(head, body, recall)
         except SeenBeforeError:
             raise
         except DateRefusedError:
-            body = problem_body(400, DATE_PROBLEM)
-            return Reply(400, (body,), PROBLEM_MEDIA_TYPE, outcome=Outcome.STALE)
+            content = problem_body(400, DATE_PROBLEM)
+            return Reply(400, (content,), PROBLEM_MEDIA_TYPE, outcome=Outcome.STALE)
         except AuthenticationError as error:
             challenge = (("www-authenticate", self._authenticator.challenge),)
             return plain_error(401, str(error), fields=challenge, outcome=Outcome.UNAUTHENTICATED)
         except ConfonnxError as error:
             return error_reply(error)
+        except Exception as error:  # noqa: BLE001  a defect is answered under the seal too, style rule 7
+            return plain_error(
+                500,
+                f"internal error {self._log_defect(error)}; the server's log has an entry under this id",
+                outcome=Outcome.FAILED,
+            )
 
-    async def _seal(self, reply: Reply, sealer: ResponseSealer, used: bytearray) -> bytearray:
-        now = self._now()
+    async def _seal(self, reply: Reply, sealer: ResponseSealer, recall: Recall, used: bytearray) -> bytearray:
+        second = int(self._now().timestamp())
         size = sum(map(len, reply.body))
-        into = used if size >= _LARGE else None
-        return await _off_loop(size, lambda: _seal(reply, sealer, self._options, now, into))
+        if size < _LARGE:
+            plaintext = b"".join(_encode(reply, size, second, recall))
+            return _seal((plaintext,), sealer, self._options, second, None)
+        return await asyncio.to_thread(
+            lambda: _seal(_encode(reply, size, second, Recall()), sealer, self._options, second, used)
+        )
 
-    async def _guarded(self, work: Awaitable[T], instead: Callable[[str], T]) -> T:
-        """``work``, or ``instead`` of an error that nobody expected: the server's last handler.
+    def _log_defect(self, error: Exception) -> str:
+        """Log an error that nobody expected; the id of the entry.
 
-        Its text may hold what was sealed, so only its class and places in our code are logged, under an id.
+        Its text may hold what was sealed, so only its class and places in our code are logged.
         """
-        try:
-            return await work
-        except SeenBeforeError:
-            raise
-        except Exception as error:  # noqa: BLE001  the one place, style rule 7
-            error_id = secrets.token_hex(8)
-            frames = traceback.extract_tb(error.__traceback__)
-            places = tuple(f"{PurePath(frame.filename).name}:{frame.lineno}" for frame in frames)
-            self._log.emit(InternalError(error_id=error_id, exception=type(error).__name__, frames=places))
-            return instead(error_id)
-
-    @staticmethod
-    def _request_id(request: HttpRequest) -> str:
-        """The ingress's id where it is a plain one; it is never brought together with anything inside."""
-        given = request.fields.get("x-request-id", "")
-        return given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        error_id = secrets.token_hex(8)
+        frames = traceback.extract_tb(error.__traceback__)
+        places = tuple(f"{PurePath(frame.filename).name}:{frame.lineno}" for frame in frames)
+        self._log.emit(InternalError(error_id=error_id, exception=type(error).__name__, frames=places))
+        return error_id
 
 
-def _internal_reply(error_id: str) -> Reply:
-    return plain_error(
-        500, f"internal error {error_id}; the server's log has an entry under this id", outcome=Outcome.FAILED
-    )
+def _request_id(request: HttpRequest) -> str:
+    """The ingress's id where it is a plain one; it is never brought together with anything inside."""
+    given = request.fields.get("x-request-id")
+    return given if given and _REQUEST_ID.fullmatch(given) else os.urandom(8).hex()
+
+
+def _paths(prefix: str) -> dict[str, str]:
+    """The route of every path that there is, without and with the prefix."""
+    routes = {**dict.fromkeys(GATEWAYS, "gateway"), "/": "root"}
+    routes |= {f"/{name}": name for name in ("healthz", "readyz", "attestation")}
+    behind = {f"{prefix}{path}": name for path, name in routes.items()} | {prefix: "root"} if prefix else {}
+    return routes | behind
 
 
 def _nonce(query: str) -> bytes | None:
@@ -329,32 +335,34 @@ def _nonce(query: str) -> bytes | None:
 
 
 def _seal(
-    reply: Reply, sealer: ResponseSealer, options: AppOptions, now: datetime, into: bytearray | None
+    parts: Sequence[Buffer],
+    sealer: ResponseSealer,
+    options: AppOptions,
+    second: int,
+    into: bytearray | None,
 ) -> bytearray:
-    parts = _encode(reply, now)
     size = sum(map(len, parts))
     limit = options.max_response_bytes
     if (padme(size) if options.pad else size) + _SEAL_OVERHEAD > limit:
-        error = TooLargeError(f"the answer is over the server's limit of {limit} bytes")
-        parts = _encode(error_reply(error), now)
+        reply = error_reply(TooLargeError(f"the answer is over the server's limit of {limit} bytes"))
+        parts = _encode(reply, len(reply.body[0]), second, Recall())
     return sealer.seal(parts, pad=options.pad, into=into)
 
 
-def _encode(reply: Reply, now: datetime) -> list[Buffer]:
-    fields = (
-        ("date", _http_date(int(now.timestamp()))),
-        ("content-type", reply.content_type),
-        *reply.fields,
-    )
+def _encode(reply: Reply, size: int, second: int, recall: Recall) -> Sequence[Buffer]:
+    """The Binary HTTP response, in parts; ``recall`` may know all of it but the body, of ``size`` bytes."""
+    key = (second, size, reply.status, reply.content_type, reply.fields)
+    if key == recall.answer_key:
+        before, after = recall.answer_parts
+        return (before, *reply.body, after)
+    fields = (("date", _http_date(second)), ("content-type", reply.content_type), *reply.fields)
     # A response nonce is a multiple of eight bytes long: aligned in the plaintext is aligned in the message.
-    return bhttp.encode_response(bhttp.Response(reply.status, fields), reply.body, offset=0)
+    parts = bhttp.encode_response(bhttp.Response(reply.status, fields), reply.body, offset=0)
+    if size:
+        recall.answer_key, recall.answer_parts = key, (parts[0], parts[-1])
+    return parts
 
 
 @lru_cache(maxsize=2)
 def _http_date(second: int) -> str:
     return formatdate(second, usegmt=True)
-
-
-async def _off_loop(size: int, work: Callable[[], T]) -> T:
-    """``work()``, in a thread if it handles many bytes."""
-    return work() if size < _LARGE else await asyncio.to_thread(work)

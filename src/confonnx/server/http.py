@@ -14,13 +14,14 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Generator
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from enum import Enum, auto
-from functools import cache
+from functools import cache, partial
 from http import HTTPStatus
 from time import time
+from types import coroutine
 from typing import cast
 
 from confonnx.errors import ConfigurationError
@@ -34,6 +35,8 @@ _JOINED_WRITE = 16384
 """Bytes of a body that is copied behind its head, because one small write is cheaper than two."""
 _KEPT_HEAD = 2048
 """Bytes of a head that a connection keeps, to know it again."""
+_CLOSE = "connection: close\r\n\r\n"
+_KEEP = "\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -145,10 +148,6 @@ class HttpServer:
         """A connection is gone."""
         self._connections.discard(connection)
         self._ended()
-
-    def start(self, connection: _Connection, request: HttpRequest) -> asyncio.Task[None]:
-        """Run the handler for one request in a task of its own, which the caller keeps."""
-        return asyncio.get_running_loop().create_task(connection.answer(request))
 
     def date(self) -> str:
         """The Date field's value, made once a second."""
@@ -266,36 +265,22 @@ class _Connection(asyncio.BufferedProtocol):
 
     def close_if_idle(self) -> None:
         """While draining: end a connection that is not in the middle of a request."""
-        if self._state is _State.HEAD and self._parser is None:
+        if self._state is _State.HEAD and self._parser is None and not self._pipelined:
             self._transport.close()
 
     def abort(self) -> None:
         """Cut the connection now."""
         self._transport.abort()
 
-    async def answer(self, request: HttpRequest) -> None:
-        """Let the handler answer and send what it says. A handler that breaks its promise costs the
-        connection.
-        """
-        response: HttpResponse | None = None
-        try:
-            response = await self._server.handler.handle(request)
-        finally:
-            self._task = None
-            if response is None:
-                self._transport.abort()
-        if self._state is _State.BUSY:
-            self._respond(response, request.method)
-
     # Receiving.
 
     def _take(self, data: bytes) -> None:
-        if self._state is _State.HEAD:
+        if self._state is _State.HEAD and not self._pipelined:
             self._take_head(data)
         elif self._state is _State.CHUNKED:
             self._received += len(data)
             self._take_chunked(data)
-        elif self._state in (_State.BUSY, _State.WRITING):
+        elif self._state in (_State.HEAD, _State.BUSY, _State.WRITING):
             self._pipelined += data
             if len(self._pipelined) >= _READ_BUFFER and self._reading:
                 self._reading = False
@@ -354,13 +339,14 @@ class _Connection(asyncio.BufferedProtocol):
             if rest:
                 self._take_chunked(rest)
             return
-        self._body = bytearray(head.length)
-        self._received = min(len(rest), head.length)
-        self._body[: self._received] = rest[: self._received]
-        if self._received == head.length:
+        if len(rest) >= head.length:
+            self._body = bytearray(rest[: head.length])
             self._pipelined = rest[head.length :]
             self._dispatch()
         else:
+            self._body = bytearray(head.length)
+            self._body[: len(rest)] = rest
+            self._received = len(rest)
             self._state = _State.BODY
 
     def _take_chunked(self, data: bytes) -> None:
@@ -379,7 +365,37 @@ class _Connection(asyncio.BufferedProtocol):
         self._state = _State.BUSY
         self._parser = self._head = None
         self._body = bytearray()
-        self._task = self._server.start(self, HttpRequest(head.method, head.target, head.fields, body))
+        self._answer(HttpRequest(head.method, head.target, head.fields, body))
+
+    def _answer(self, request: HttpRequest) -> None:
+        """Let the handler answer and send what it says. A handler that breaks its promise costs the
+        connection.
+
+        Most answers need no waiting, and then no task either: those cost more than a small inference.
+        """
+        work = self._server.handler.handle(request)
+        try:
+            waits_for = work.send(None)
+        except StopIteration as finished:
+            self._respond(finished.value, request.method)
+        except BaseException:
+            self._transport.abort()
+            raise
+        else:
+            self._task = asyncio.get_running_loop().create_task(self._answer_later(work, waits_for, request))
+
+    async def _answer_later(
+        self, work: Coroutine[object, None, HttpResponse], waits_for: object, request: HttpRequest
+    ) -> None:
+        response: HttpResponse | None = None
+        try:
+            response = await _resumed(work, waits_for)
+        finally:
+            self._task = None
+            if response is None:
+                self._transport.abort()
+        if self._state is _State.BUSY:
+            self._respond(response, request.method)
 
     def _reserve(self, size: int) -> bool:
         if self._server.buffered + size > self._limits.max_buffered:
@@ -408,14 +424,18 @@ class _Connection(asyncio.BufferedProtocol):
             self._finish()
 
     def _write(self, response: HttpResponse, *, method: str, close: bool) -> None:
-        length = sum(memoryview(part).nbytes for part in response.body)
-        lines = [_status_line(response.status)]
-        lines += [f"{name}: {value}\r\n" for name, value in response.fields.items()]
-        lines.append(f"content-length: {length}\r\ndate: {self._server.date()}\r\n")
-        lines.append("connection: close\r\n\r\n" if close else "\r\n")
-        parts = ("".join(lines).encode("latin-1"), *(() if method == "HEAD" else response.body))
-        self._written = len(parts[0]) + (0 if method == "HEAD" else length)
-        self._transport.writelines((b"".join(parts),) if length <= _JOINED_WRITE else parts)
+        length = sum(map(len, response.body))
+        fields = "".join([f"{name}: {value}\r\n" for name, value in response.fields.items()])
+        head = (
+            f"{_status_line(response.status)}{fields}content-length: {length}\r\n"
+            f"date: {self._server.date()}\r\n{_CLOSE if close else _KEEP}"
+        ).encode("latin-1")
+        parts = (head, *(() if method == "HEAD" else response.body))
+        self._written = len(head) + (0 if method == "HEAD" else length)
+        if length <= _JOINED_WRITE:
+            self._transport.write(b"".join(parts))
+        else:
+            self._transport.writelines(parts)
 
     def _finish(self) -> None:
         """The response is out, or in the last buffer: go on to the next request, or end the connection."""
@@ -433,8 +453,12 @@ class _Connection(asyncio.BufferedProtocol):
         if not self._reading:
             self._reading = True
             self._transport.resume_reading()
-        if self._pipelined:
-            data, self._pipelined = self._pipelined, b""
+        if self._pipelined:  # later, so that a hundred requests in one read do not call each other
+            asyncio.get_running_loop().call_soon(self._take_pipelined)
+
+    def _take_pipelined(self) -> None:
+        data, self._pipelined = self._pipelined, b""
+        if self._state is _State.HEAD:
             self._take_head(data)
 
     def _linger(self) -> None:
@@ -451,6 +475,27 @@ class _Connection(asyncio.BufferedProtocol):
 
     def _too_slow(self, elapsed: float, moved: int) -> bool:
         return moved < (elapsed - self._limits.transfer_grace) * self._limits.min_rate
+
+
+@coroutine
+def _resumed(
+    work: Coroutine[object, None, HttpResponse], waits_for: object
+) -> Generator[object, None, HttpResponse]:
+    """What ``work`` returns, which was begun outside any task and yielded ``waits_for``: the rest of it in
+    the task that awaits this.
+    """
+    while True:
+        try:
+            yield waits_for
+        except BaseException as error:  # noqa: BLE001  whatever it is, it is for ``work``
+            step: Callable[[], object] = partial(work.throw, error)
+        else:
+            step = partial(work.send, None)
+        try:
+            waits_for = step()
+        except StopIteration as finished:
+            response: HttpResponse = finished.value
+            return response
 
 
 @cache  # one for each member of HTTPStatus at most

@@ -207,9 +207,13 @@ class Log:
             wrapper_class=structlog.BoundLogger,
         )
 
+    def writes(self, level: LogLevel) -> bool:
+        """Whether events of ``level`` are written, for whoever would make many that are not."""
+        return _SEVERITY[level] >= self._threshold
+
     def emit(self, event: Event) -> None:
         """Write ``event``, if its level is high enough."""
-        if _SEVERITY[event.level] < self._threshold:
+        if not self.writes(event.level):
             return
         values = {item.name: getattr(event, item.name) for item in fields(event)}
         getattr(self._logger, event.level.value)(event.event, **values)

@@ -57,7 +57,11 @@ class Handler(Protocol):
         """Whether a body for this method and path is worth reading; else it is dropped unread."""
 
     async def handle(self, request: HttpRequest) -> HttpResponse:
-        """Answer one request. Raises nothing but ``asyncio.CancelledError``."""
+        """Answer one request. Raises nothing but ``asyncio.CancelledError``.
+
+        What comes before its first wait runs in no task, so nothing there may need one, as
+        ``asyncio.timeout`` does.
+        """
 
 
 def text(status: int, content: str) -> HttpResponse:

@@ -24,7 +24,7 @@ from prometheus_client import (
     generate_latest,
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from prometheus_client.metrics_core import HistogramMetricFamily
+from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
@@ -74,10 +74,6 @@ class Durations(Collector):
             self._counts[bucket] += 1
             self._sum += seconds
 
-    def time(self) -> _Timer:
-        """A context whose duration is counted, however it ends."""
-        return _Timer(self)
-
     def collect(self) -> Iterator[HistogramMetricFamily]:
         """What the library asks for at a scrape."""
         with self._lock:
@@ -87,61 +83,78 @@ class Durations(Collector):
         yield HistogramMetricFamily(self._name, self._description, buckets=cumulative, sum_value=total)
 
 
-class _Timer:
-    """One use of :meth:`Durations.time`."""
-
-    __slots__ = ("_durations", "_started")
-
-    def __init__(self, durations: Durations) -> None:
-        self._durations = durations
-
-    def __enter__(self) -> None:
-        self._started = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self._durations.observe(time.perf_counter() - self._started)
-
-
-class InFlight:
-    """How many contexts of it are open. Mutable; safe to use from any thread."""
+class Answered(Collector):
+    """How many sealed requests were answered, by model, version and outcome. Mutable; for one thread."""
 
     def __init__(self) -> None:
         """None."""
-        self._lock = threading.Lock()
-        self.count = 0
+        self._counts: dict[tuple[str, str, Outcome], int] = {}
 
-    def __enter__(self) -> None:
-        with self._lock:
-            self.count += 1
+    def count(self, model: str, version: str, outcome: Outcome) -> None:
+        """One. ``model`` and ``version`` are of a loaded model, or both empty: so there are few."""
+        key = model, version, outcome
+        self._counts[key] = self._counts.get(key, 0) + 1
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """What the library asks for at a scrape."""
+        family = CounterMetricFamily(
+            "confonnx_requests", "Sealed requests answered.", labels=["model", "version", "outcome"]
+        )
+        for (model, version, outcome), count in self._counts.items():
+            family.add_metric([model, version, outcome.value], count)
+        yield family
+
+
+class SealedRequest:
+    """The clock of one sealed request, a context from the whole request to its answer. Mutable."""
+
+    __slots__ = ("_answered", "_metrics", "_opened", "_started")
+
+    def __init__(self, metrics: Metrics) -> None:
+        """For ``metrics`` to count."""
+        self._metrics = metrics
+        self._opened = self._answered = 0.0
+
+    def opened(self) -> None:
+        """It was opened."""
+        self._opened = time.perf_counter()
+
+    def answered(self, model: str, version: str, outcome: Outcome) -> None:
+        """There is an answer, to be sealed; see :meth:`Answered.count`."""
+        self._answered = time.perf_counter()
+        self._metrics.answered.count(model, version, outcome)
+
+    def __enter__(self) -> SealedRequest:
+        self._metrics.in_flight += 1
+        self._started = time.perf_counter()
+        return self
 
     def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self.count -= 1
-
-    def track_inprogress(self) -> InFlight:
-        """The context, by the library's name for it."""
-        return self
+        metrics, ended = self._metrics, time.perf_counter()
+        metrics.in_flight -= 1
+        metrics.decrypt_seconds.observe((self._opened or ended) - self._started)
+        if self._answered:
+            metrics.seal_seconds.observe(ended - self._answered)
+        metrics.request_seconds.observe(ended - self._started)
 
 
 class Metrics:
-    """The instruments of one server. Mutable, as instruments are; safe to use from any thread."""
+    """The instruments of one server. Mutable, as instruments are; what is no :class:`Durations` belongs to
+    the event loop's thread.
+    """
 
     def __init__(self) -> None:
         """All at zero."""
         self.registry = CollectorRegistry(auto_describe=True)
-        self.in_flight = InFlight()
-        self.watch("in_flight", "Sealed requests being answered.", lambda: self.in_flight.count)
+        self.in_flight = 0
+        self.watch("in_flight", "Sealed requests being answered.", lambda: self.in_flight)
         self.request_seconds = self._durations("request", "From a complete sealed request to its answer.")
         self.decrypt_seconds = self._durations("decrypt", "Opening a sealed request.")
         self.queue_seconds = self._durations("queue", "Waiting for an inference thread.")
         self.inference_seconds = self._durations("inference", "Running a model and encoding its outputs.")
         self.seal_seconds = self._durations("seal", "Sealing an answer.")
-        self._requests = Counter(
-            "confonnx_requests_total",
-            "Sealed requests answered.",
-            ["model", "version", "outcome"],
-            registry=self.registry,
-        )
+        self.answered = Answered()
+        self.registry.register(self.answered)
         self._unopened = Counter(
             "confonnx_unopened_total", "Requests refused unopened.", ["reason"], registry=self.registry
         )
@@ -150,16 +163,10 @@ class Metrics:
         )
         for reason in Unopened:
             self._unopened.labels(reason.value)
-        # As many as there are loaded models and outcomes.
-        self._answered: dict[tuple[str, str, Outcome], Counter] = {}
 
-    def count_request(self, model: str, version: str, outcome: Outcome) -> None:
-        """One sealed request was answered. ``model`` and ``version`` are of a loaded model, or both empty."""
-        counter = self._answered.get((model, version, outcome))
-        if counter is None:
-            counter = self._requests.labels(model, version, outcome.value)
-            self._answered[model, version, outcome] = counter
-        counter.inc()
+    def sealed_request(self) -> SealedRequest:
+        """A context for one sealed request."""
+        return SealedRequest(self)
 
     def count_unopened(self, reason: Unopened) -> None:
         """One request was refused unopened."""

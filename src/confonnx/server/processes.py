@@ -248,6 +248,9 @@ class _Parent:
 
     async def _scrape(self) -> list[str]:
         """What each worker counts, in Prometheus' text format. Raises OSError and TimeoutError."""
+        return await asyncio.create_task(self._scrape_all())  # a handler's first step runs in no task
+
+    async def _scrape_all(self) -> list[str]:
         async with asyncio.timeout(_SCRAPE_SECONDS):
             return list(await asyncio.gather(*map(self._scrape_one, self._workers)))
 

@@ -11,7 +11,6 @@ only.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -19,7 +18,6 @@ from functools import lru_cache
 from confonnx.errors import OverloadedError, ReplayError
 
 BUCKET_SECONDS = 8
-_DIGEST_SIZE = 16  # bytes; among 2^48 requests one is refused for another with a chance below 2^-32
 _MONTHS = {
     name: index
     for index, name in enumerate(
@@ -59,8 +57,8 @@ class ReplayCache:
     def admit(self, identity: bytes, date: str | None, *, now: datetime) -> None:
         """Remember the request with this ``identity`` and inner ``date`` field, or refuse it.
 
-        ``identity``: ``enc`` of an encapsulated request, session and ``seq`` of one in a session; their
-        lengths differ, so neither passes for the other.
+        ``identity``: 16 bytes of an encapsulated request, 24 of one in a session; since lengths differ,
+        neither passes for the other.
 
         Raises :class:`DateRefusedError`, :class:`SeenBeforeError`, and OverloadedError when the cache is
         full.
@@ -69,9 +67,10 @@ class ReplayCache:
         self._forget(clock)
         if moment is None or abs(moment - clock) > self._window or moment < self._floor:
             raise DateRefusedError("the request's date is missing, or outside the window")
-        seen = self._buckets.setdefault(moment // BUCKET_SECONDS, set())
-        digest = hashlib.sha256(identity).digest()[:_DIGEST_SIZE]
-        if digest in seen:
+        seen = self._buckets.get(moment // BUCKET_SECONDS)
+        if seen is None:
+            seen = self._buckets[moment // BUCKET_SECONDS] = set()
+        if identity in seen:
             raise SeenBeforeError("the request was seen before")
         if self._size >= self._capacity:
             raise OverloadedError(
@@ -79,7 +78,7 @@ class ReplayCache:
                 "recognise again",
                 retry_after=BUCKET_SECONDS,
             )
-        seen.add(digest)
+        seen.add(identity)
         self._size += 1
 
     def _forget(self, clock: float) -> None:

@@ -25,6 +25,7 @@ from confonnx.errors import (
 )
 from confonnx.ohttp import bhttp
 from confonnx.oip import binary, messages
+from confonnx.oip.layout import layout_of
 from confonnx.oip.limits import OipLimits
 from confonnx.oip.values import Value, check_inputs
 from confonnx.runtime.registry import LoadedModel, Registry
@@ -32,6 +33,7 @@ from confonnx.runtime.scheduler import Scheduler
 from confonnx.runtime.session import Abort
 from confonnx.server.messages import Buffer
 from confonnx.server.metrics import Metrics, Outcome
+from confonnx.server.recall import AnswerForm, Prediction, Recall
 
 JSON = "application/json"
 SERVER_NAME = "confonnx"
@@ -109,24 +111,27 @@ class Routes:
         self._models = messages.encode_model_list(names)
         self._metadata = {_key(model): _metadata(model, registry) for model in registry.models}
 
-    async def answer(self, request: bhttp.Request) -> Reply:
+    async def answer(self, head: bhttp.RequestHead, body: Buffer, recall: Recall) -> Reply:
         """The answer to one opened, authenticated request. Raises the errors that ``error_reply`` takes."""
-        segments = [unquote(segment) for segment in request.path.partition("?")[0].split("/")[1:]]
+        known = recall.prediction
+        if known is not None and known.repeats(head, body):
+            return await self._infer_again(known, body)
+        segments = [unquote(segment) for segment in head.path.partition("?")[0].split("/")[1:]]
         if len(segments) > 1 and segments[-1] == "":
             segments.pop()  # the protocol's own documents write both /v2 and /v2/
         match segments:
             case ["v2", "models", name, "infer"]:
-                return await self._infer(name, None, request)
+                return await self._infer(self._registry.find(name), head, body, recall)
             case ["v2", "models", name, "versions", version, "infer"]:
-                return await self._infer(name, version, request)
-        body = self._document(segments)
-        if body is None:
+                return await self._infer(self._registry.find(name, version), head, body, recall)
+        document = self._document(segments)
+        if document is None:
             return plain_error(
                 404,
                 "no such resource; this server speaks the Open Inference Protocol v2",
                 outcome=Outcome.NOT_FOUND,
             )
-        return _method_error(request, "GET") or Reply(200, (body,))
+        return _method_error(head, "GET") or Reply(200, (document,))
 
     def _document(self, segments: list[str]) -> bytes | None:
         """What GET gives for a path, or None where there is nothing."""
@@ -153,26 +158,41 @@ class Routes:
         model = self._registry.find(name, version)
         return messages.encode_model_ready(model.description.name, ready=self._is_ready())
 
-    async def _infer(self, name: str, version: str | None, request: bhttp.Request) -> Reply:
-        model = self._registry.find(name, version)
+    async def _infer_again(self, known: Prediction, body: Buffer) -> Reply:
+        """As :meth:`_infer` of a request that differs from an earlier one in its tensors alone."""
+        form, inputs = known.form, known.layout.read(body)
         try:
-            refusal = _method_error(request, "POST")
-            reply = refusal or await self._run(model, request)
+            if known.inline:
+                return self._complete(form, inputs, None)
+            return await self._on_pool(lambda abort: self._complete(form, inputs, abort))
         except ConfonnxError as error:
-            reply = error_reply(error)
-        return replace(reply, model=model.description.name, version=model.description.version)
+            return _of_model(form.model, error_reply(error))
 
-    async def _run(self, model: LoadedModel, request: bhttp.Request) -> Reply:
+    async def _infer(
+        self, model: LoadedModel, head: bhttp.RequestHead, body: Buffer, recall: Recall
+    ) -> Reply:
+        try:
+            if refusal := _method_error(head, "POST"):
+                return _of_model(model, refusal)
+            return await self._run(model, head, body, recall)
+        except ConfonnxError as error:
+            return _of_model(model, error_reply(error))
+
+    async def _run(self, model: LoadedModel, head: bhttp.RequestHead, body: Buffer, recall: Recall) -> Reply:
         """Parse, infer, encode: small and short work here and now, the rest on the pool."""
-        header_length = _header_length(request)
-        if len(request.body) > _SMALL:
+        header_length = _header_length(head)
+        if len(body) > _SMALL:
             return await self._on_pool(
-                lambda abort: self._complete(model, self._parse(model, request, header_length), abort)
+                lambda abort: self._complete(*self._parse(model, body, header_length)[1:], abort)
             )
-        question = self._parse(model, request, header_length)
-        if model.runs_inline(question.inputs):
-            return self._complete(model, question, None)
-        return await self._on_pool(lambda abort: self._complete(model, question, abort))
+        request, form, inputs = self._parse(model, body, header_length)
+        inline = model.runs_inline(inputs)
+        layout = layout_of(request, body, header_length=header_length) if header_length else None
+        if layout is not None:
+            recall.prediction = Prediction(head, layout, form, inline)
+        if inline:
+            return self._complete(form, inputs, None)
+        return await self._on_pool(lambda abort: self._complete(form, inputs, abort))
 
     async def _on_pool(self, work: Callable[[Abort], Reply]) -> Reply:
         abort = Abort()
@@ -187,48 +207,44 @@ class Routes:
 
         return await self._scheduler.submit(run, deadline=submitted + self._timeout, abort=abort)
 
-    def _parse(self, model: LoadedModel, request: bhttp.Request, header_length: int | None) -> _Question:
+    def _parse(
+        self, model: LoadedModel, body: Buffer, header_length: int | None
+    ) -> tuple[messages.InferRequest, AnswerForm, Mapping[str, Value]]:
+        """The request, how to answer it, and its inputs, which are what the model takes."""
         specs = model.description.inputs
-        parsed = binary.parse_infer_request(
-            request.body,
+        request = binary.parse_infer_request(
+            body,
             header_length=header_length,
             limits=self._limits,
             raw_input=specs[0] if len(specs) == 1 else None,
         )
-        inputs = check_inputs({item.name: item.value for item in parsed.inputs}, specs, convert=False)
-        return _Question(parsed, inputs)
+        inputs = check_inputs({item.name: item.value for item in request.inputs}, specs, convert=False)
+        return request, AnswerForm(model, request), inputs
 
-    def _complete(self, model: LoadedModel, question: _Question, abort: Abort | None) -> Reply:
-        with self._metrics.inference_seconds.time():
-            wanted = [output.name for output in question.request.outputs]
-            values = model.session.run(question.inputs, wanted, abort=abort)
-            description = model.description
-            types = {spec.name: spec.type for spec in description.outputs}
-            outputs = tuple(messages.InferOutput(name, types[name], value) for name, value in values.items())
-            response = messages.InferResponse(description.name, description.version, outputs)
-            encoded = binary.encode_infer_response(response, question.request)
-        fields: bhttp.Fields = ()
-        if encoded.header_length is not None:
-            fields = ((binary.HEADER_LENGTH_FIELD, str(encoded.header_length)),)
-        return Reply(200, tuple(encoded.parts), encoded.content_type, fields)
+    def _complete(self, form: AnswerForm, inputs: Mapping[str, Value], abort: Abort | None) -> Reply:
+        started = time.perf_counter()
+        try:
+            values = form.model.session.run(inputs, form.wanted, abort=abort)
+            header, tensors = form.write(values)
+        finally:
+            self._metrics.inference_seconds.observe(time.perf_counter() - started)
+        description = form.model.description
+        body = (header.json, *tensors)
+        return Reply(200, body, header.content_type, header.fields, description.name, description.version)
 
 
-@dataclass(frozen=True, slots=True)
-class _Question:
-    """An inference request whose inputs are what the model takes."""
-
-    request: messages.InferRequest = field(repr=False)
-    inputs: Mapping[str, Value] = field(repr=False)
+def _of_model(model: LoadedModel, reply: Reply) -> Reply:
+    return replace(reply, model=model.description.name, version=model.description.version)
 
 
-def _method_error(request: bhttp.Request, method: str) -> Reply | None:
-    if request.method == method:
+def _method_error(head: bhttp.RequestHead, method: str) -> Reply | None:
+    if head.method == method:
         return None
     return plain_error(405, f"this resource takes {method} only", fields=(("allow", method),))
 
 
-def _header_length(request: bhttp.Request) -> int | None:
-    return binary.parse_header_length(request.field(binary.HEADER_LENGTH_FIELD))
+def _header_length(head: bhttp.RequestHead) -> int | None:
+    return binary.parse_header_length(head.field(binary.HEADER_LENGTH_FIELD))
 
 
 def _metadata(model: LoadedModel, registry: Registry) -> bytes:

@@ -12,15 +12,25 @@ outlive the erasure of the key ring.
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import dataclass, field
 
 from confonnx.errors import UnknownKeyError
 from confonnx.ohttp.encapsulation import KeyLookup, read_prefix
 from confonnx.ohttp.reader import Buffer
 from confonnx.ohttp.session import ReceiverSession, SessionRequest
+from confonnx.server.recall import Recall
 from confonnx.server.replay import SeenBeforeError
 
 MAX_SESSIONS = 4096
 """Contexts kept by default, about 4 KiB each (measured, KEM 0x647a)."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveSession:
+    """A session, and what is remembered of its requests."""
+
+    receiver: ReceiverSession
+    recall: Recall = field(default_factory=Recall, repr=False)
 
 
 class SessionCache:
@@ -35,14 +45,14 @@ class SessionCache:
             raise ValueError(f"the capacity must be 1 or more, not {capacity}")
         self._keys = keys
         self._capacity = capacity
-        self._sessions: OrderedDict[bytes, ReceiverSession] = OrderedDict()
+        self._sessions: OrderedDict[bytes, LiveSession] = OrderedDict()
         self._public_keys: dict[int, bytes] = {}  # identifiers come round again, for other keys
 
     def __len__(self) -> int:
         """How many contexts are kept."""
         return len(self._sessions)
 
-    def find(self, message: Buffer) -> ReceiverSession:
+    def find(self, message: Buffer) -> LiveSession:
         """The session to open ``message`` with: a kept one, or a new one that :meth:`admit` will keep.
 
         Raises UnknownKeyError and EncapsulationError.
@@ -50,22 +60,23 @@ class SessionCache:
         private_key, prefix = read_prefix(self._keys, memoryview(message))
         if self._public_keys.get(prefix.key_id, private_key.public_key) != private_key.public_key:
             self._drop(prefix.key_id)
-        known = self._sessions.get(prefix.header + prefix.enc)
-        return ReceiverSession(private_key, prefix) if known is None else known
+        known = self._sessions.get(prefix.name)
+        return LiveSession(ReceiverSession(private_key, prefix)) if known is None else known
 
-    def admit(self, session: ReceiverSession, request: SessionRequest) -> None:
+    def admit(self, session: LiveSession, request: SessionRequest) -> None:
         """Keep ``session``, which has just opened ``request``. Raises SeenBeforeError for a replay.
 
         Only what opened a request is kept, so garbage evicts nothing. Of two requests that made the same
         session at the same time, the first one's is kept, and its window counts for both.
         """
-        if self._public_keys.setdefault(session.key_id, session.public_key) != session.public_key:
+        receiver = session.receiver
+        if self._public_keys.setdefault(receiver.key_id, receiver.public_key) != receiver.public_key:
             return  # its key went while the request was being opened; the replay cache sees to the rest
-        kept = self._sessions.setdefault(session.name, session)
-        self._sessions.move_to_end(session.name)
+        kept = self._sessions.setdefault(receiver.name, session)
+        self._sessions.move_to_end(receiver.name)
         if len(self._sessions) > self._capacity:
             self._sessions.popitem(last=False)
-        if not kept.window.mark(request.seq):
+        if not kept.receiver.window.mark(request.seq):
             raise SeenBeforeError("the request was seen before")
 
     def forget_ended(self) -> None:

@@ -121,8 +121,9 @@ def test_mistakes_of_the_caller() -> None:
     cipher = Aead.AES_128_GCM.cipher(bytes(16))
     with pytest.raises(ValueError, match="cannot pad 3 bytes to 2"):
         seal_parts(cipher, NONCE, b"", [b"abc"], pad_to=2)
-    with pytest.raises(ValueError, match="structure"):  # not single bytes: its len() is not its size
-        seal_parts(cipher, NONCE, b"", [memoryview(array("f", [1.0, 2.0]))], pad_to=None)
+    for size, text in ((2, "give single bytes"), (20_000, "structure")):  # its len() is not its size
+        with pytest.raises(ValueError, match=text):
+            seal_parts(cipher, NONCE, b"", [memoryview(array("f", [1.0] * size))], pad_to=None)
     for aead in Aead:
         with pytest.raises(ValueError, match=f"{aead.name} takes a key of {aead.key_size} bytes, not 24"):
             aead.cipher(bytes(24))

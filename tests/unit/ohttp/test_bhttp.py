@@ -11,6 +11,8 @@ from confonnx.ohttp.bhttp import (
     Fields,
     InformationalResponse,
     Request,
+    RequestHead,
+    RequestParser,
     Response,
     encode_request,
     encode_response,
@@ -437,3 +439,76 @@ def test_errors_and_representations_hold_nothing_of_the_message() -> None:
             parse_request(data)
         shown.append(str(caught.value))
     assert [item for item in shown if canary in item] == []
+
+
+# One sender's requests, whose heads repeat.
+
+
+def message_of(path: str, body: bytes, *fields: tuple[str, str]) -> bytes:
+    return b"".join(encode_request(Request("POST", "https", "a", path, fields, body)))
+
+
+def test_a_head_that_repeats_is_the_same_object() -> None:
+    parser = RequestParser()
+    head, body = parser.parse(message_of("/x", b"one", ("date", "now")))
+    assert (head.method, head.scheme, head.authority, head.path) == ("POST", "https", "a", "/x")
+    assert (head.field("date"), head.field("age"), bytes(body)) == ("now", None, b"one")
+    again, body = parser.parse(message_of("/x", b"another", ("date", "now")))
+    assert again is head
+    assert bytes(body) == b"another"
+    other, _ = parser.parse(message_of("/x", b"one", ("date", "then")))
+    assert other.field("date") == "then"
+    assert parser.parse(message_of("/y", b"one", ("date", "then")))[0].path == "/y"
+
+
+def test_a_head_that_was_cut_is_not_known_again() -> None:
+    parser = RequestParser()
+    whole = message_of("/x", b"body", ("a", "b"))
+    control = whole[: whole.index(b"/x") + 2]
+    assert parser.parse(control)[0].fields == ()
+    assert parser.parse(whole)[0].fields == (("a", "b"),)
+    assert parser.parse(control)[0].fields == ()
+
+
+def test_a_large_head_is_parsed_each_time() -> None:
+    parser = RequestParser()
+    message = message_of("/x", b"", ("a", "b" * 4096))
+    assert parser.parse(message)[0] == parser.parse(message)[0]
+    assert parser.parse(message)[0] is not parser.parse(message)[0]
+
+
+@pytest.mark.parametrize("repeated", [False, True])
+def test_what_follows_a_known_head_is_checked_each_time(repeated: bool) -> None:
+    parser = RequestParser()
+    good = message_of("/x", b"body", ("content-length", "4"))
+    if repeated:
+        parser.parse(good)
+    for bad, text in (
+        (good[:-2] + b"\0\1", "trail|field"),
+        (good + b"\0\1", "other than zero"),
+        (good[: good.index(b"body") + 2], "content is truncated"),
+        (good[: good.index(b"\4body")] + b"\0\0", "content-length is not the size"),
+    ):
+        with pytest.raises(BhttpError, match=text):
+            parser.parse(bad)
+    assert bytes(parser.parse(good + bytes(9))[1]) == b"body"
+
+
+def test_trailers_are_checked_though_nobody_reads_them() -> None:
+    parser, request = RequestParser(), Request("POST", "https", "a", "/", (), b"body", (("a", "b"),))
+    message = b"".join(encode_request(request))
+    assert bytes(parser.parse(message)[1]) == b"body"
+    with pytest.raises(BhttpError, match="lower-case"):
+        parser.parse(message.replace(b"\1a\1b", b"\1A\1b"))
+
+
+def test_a_head_breaks_no_rule() -> None:
+    with pytest.raises(BhttpError, match="the scheme"):
+        RequestHead("GET", "1", "a", "/")
+    with pytest.raises(BhttpError, match="host field differs"):
+        RequestHead("GET", "https", "a", "/", (("host", "b"),))
+    assert (
+        repr(RequestHead("GET", "https", "secret", "/secret", (("a", "secret"),))) == "RequestHead(1 fields)"
+    )
+    twice = RequestHead("GET", "https", "a", "/", (("a", "1"), ("a", "2")))
+    assert twice.field("a") == "1, 2"

@@ -48,8 +48,27 @@ def test_reads_in_order_and_stops_at_the_end() -> None:
     assert reader.text("c", 2) == "hi"
     with pytest.raises(KeyConfigError, match="d is truncated: needs 5 bytes, 4 are left"):
         reader.take(5, "d")
-    assert bytes(reader.rest()) == b"rest"
+    assert bytes(reader.take(4, "d")) == b"rest"
     assert reader.remaining == 0
+
+
+def test_a_beginning_is_skipped_where_it_is_the_very_same() -> None:
+    reader = Reader(b"begin and end", BhttpError)
+    assert not reader.skip(b"begin or")
+    assert not reader.skip(b"begin and end, and more")
+    assert reader.remaining == 13
+    assert reader.skip(b"begin")
+    assert reader.skip(b" and")
+    assert bytes(reader.take(4, "rest")) == b" end"
+
+
+@pytest.mark.parametrize("zeros", [0, 1, 1 << 16, (1 << 17) + 1])
+def test_only_zeros(zeros: int) -> None:
+    reader = Reader(b"x" + bytes(zeros), BhttpError)
+    assert not reader.only_zeros()
+    reader.take(1, "x")
+    assert reader.only_zeros()
+    assert not Reader(bytes(zeros) + b"\x01", BhttpError).only_zeros()
 
 
 def test_views_are_read_only() -> None:

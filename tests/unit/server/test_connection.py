@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterable
 from typing import Any, cast
 
@@ -39,6 +40,9 @@ class FakeTransport:
 
     def get_write_buffer_size(self) -> int:
         return self.unsent
+
+    def write(self, data: bytes) -> None:
+        self.written += data
 
     def writelines(self, parts: Iterable[Any]) -> None:
         self.written += b"".join(parts)
@@ -134,8 +138,14 @@ def test_idle_times() -> None:
 
 
 def test_an_answer_to_nobody_is_dropped() -> None:
+    class Later(Answers):
+        async def handle(self, request: HttpRequest) -> HttpResponse:
+            await asyncio.sleep(0)
+            return await super().handle(request)
+
     async def scenario() -> None:
         peer = Peer()
+        peer.server.handler = Later()
         buffer = peer.connection.get_buffer(100)
         data = GET + b"\r\n"
         buffer[: len(data)] = data
@@ -154,12 +164,82 @@ def test_handler_that_breaks_its_promise_costs_the_connection() -> None:
             raise ValueError
 
     async def scenario() -> None:
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: None)
         peer = Peer()
         peer.server.handler = Breaks()
-        await peer.send(GET + b"\r\n")
+        with pytest.raises(ValueError, match=r"^$"):  # the event loop takes it from there
+            await peer.send(GET + b"\r\n")
         assert "abort" in peer.transport.calls
         assert peer.transport.written == b""
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_an_answer_may_wait_wherever_it_likes(fails: bool) -> None:
+    """The first step of a handler runs in no task, the others in one; what it waits for ends as it does."""
+    seen: list[object] = []
+
+    class Waits(Answers):
+        async def handle(self, request: HttpRequest) -> HttpResponse:
+            seen.append(asyncio.current_task())
+            await asyncio.sleep(0)
+            seen.append(asyncio.current_task())
+            future = asyncio.get_running_loop().create_future()
+            asyncio.get_running_loop().call_soon(
+                *((future.set_exception, KeyError()) if fails else (future.set_result, b"later"))
+            )
+            try:
+                return HttpResponse(200, {}, (await future,))
+            except KeyError:
+                return HttpResponse(200, {}, (b"failed",))
+
+    async def scenario() -> None:
+        peer = Peer()
+        peer.server.handler = Waits()
+        await peer.send(GET + b"\r\n")
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert peer.transport.written.endswith(b"failed" if fails else b"later")
+        assert seen[1] is not None
+        assert seen[1] is not seen[0]
+
+    asyncio.run(scenario())
+
+
+def test_who_goes_away_ends_the_work_for_it() -> None:
+    ended: list[str] = []
+
+    class Waits(Answers):
+        async def handle(self, request: HttpRequest) -> HttpResponse:
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                ended.append("ended")
+            raise AssertionError
+
+    async def scenario() -> None:
+        peer = Peer()
+        peer.server.handler = Waits()
+        await peer.send(GET + b"\r\n")
+        assert ended == []
+        peer.connection.connection_lost(None)
+        await asyncio.sleep(0.01)
+        assert ended == ["ended"]
+
+    asyncio.run(scenario())
+
+
+def test_many_requests_in_one_read_are_answered_in_order_and_in_little_stack() -> None:
+    async def scenario() -> None:
+        peer = Peer()
+        peer.server.handler = Echo()
+        requests = [b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % number for number in range(400)]
+        await peer.send(b"".join(requests))
+        await peer.send(b"GET /last HTTP/1.1\r\nHost: a\r\n\r\n")
+        for _ in range(500):
+            await asyncio.sleep(0)
+        asked = re.findall(rb"asked: /(\w+) ", peer.transport.written)
+        assert asked == [b"%d" % number for number in range(400)] + [b"last"]
 
     asyncio.run(scenario())
 
@@ -274,6 +354,7 @@ def test_a_small_body_goes_out_with_its_head(size: int, writes: int) -> None:
         peer = Peer()
         peer.server.handler = Sized()
         peer.transport.writelines = written.append  # type: ignore[method-assign,assignment]
+        peer.transport.write = lambda data: written.append((data,))  # type: ignore[method-assign]
         await peer.send(GET + b"\r\n")
 
     asyncio.run(scenario())

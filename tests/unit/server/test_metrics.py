@@ -20,7 +20,7 @@ def scrape(metrics: Metrics, method: str = "GET", path: str = "/metrics") -> tup
 
 def test_names_and_labels() -> None:
     metrics = Metrics()
-    metrics.count_request("m", "1", Outcome.OK)
+    metrics.answered.count("m", "1", Outcome.OK)
     metrics.count_unopened(Unopened.REPLAYED)
     metrics.count_attestation(Outcome.OK)
     metrics.watch("key_age_seconds", "Age.", lambda: 5.0)
@@ -75,20 +75,39 @@ def test_durations_are_counted_in_their_buckets() -> None:
     assert metrics.registry.get_sample_value(f"{name}_sum") == pytest.approx(21.003)
 
 
+def count(metrics: Metrics, name: str) -> float:
+    return metrics.registry.get_sample_value(f"confonnx_{name}_duration_seconds_count") or 0
+
+
 def test_what_fails_is_timed_and_no_longer_in_flight() -> None:
     metrics = Metrics()
-    with suppress(KeyError), metrics.request_seconds.time(), metrics.in_flight.track_inprogress():
+    with suppress(KeyError), metrics.sealed_request():
         assert metrics.registry.get_sample_value("confonnx_in_flight") == 1
         time.sleep(0.002)
         raise KeyError
     assert metrics.registry.get_sample_value("confonnx_in_flight") == 0
-    assert metrics.registry.get_sample_value("confonnx_request_duration_seconds_count") == 1
-    assert (metrics.registry.get_sample_value("confonnx_request_duration_seconds_sum") or 0) >= 0.002
+    assert [count(metrics, name) for name in ("request", "decrypt", "seal")] == [1, 1, 0]
+    for name in ("request", "decrypt"):
+        assert (metrics.registry.get_sample_value(f"confonnx_{name}_duration_seconds_sum") or 0) >= 0.002
+
+
+def test_each_part_of_a_request_is_timed() -> None:
+    metrics = Metrics()
+    with metrics.sealed_request() as times:
+        times.opened()
+        times.answered("m", "1", Outcome.OK)
+        time.sleep(0.002)
+    assert [count(metrics, name) for name in ("request", "decrypt", "seal")] == [1, 1, 1]
+    opening, sealing = (
+        metrics.registry.get_sample_value(f"confonnx_{name}_duration_seconds_sum") or 0
+        for name in ("decrypt", "seal")
+    )
+    assert opening < 0.002 <= sealing
 
 
 def test_counts_of_requests() -> None:
     metrics = Metrics()
     for outcome in (Outcome.OK, Outcome.FAILED, Outcome.OK):
-        metrics.count_request("m", "1", outcome)
+        metrics.answered.count("m", "1", outcome)
     labels = {"model": "m", "version": "1", "outcome": "ok"}
     assert metrics.registry.get_sample_value("confonnx_requests_total", labels) == 2

@@ -29,7 +29,7 @@ def samples(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
 def busy(*, times: int, age: float) -> Metrics:
     metrics = Metrics()
     for _ in range(times):
-        metrics.count_request("m", "1", Outcome.OK)
+        metrics.answered.count("m", "1", Outcome.OK)
         metrics.count_unopened(Unopened.REPLAYED)
         metrics.request_seconds.observe(0.05)
     metrics.watch("connections", "Open connections.", lambda: times)
@@ -39,7 +39,7 @@ def busy(*, times: int, age: float) -> Metrics:
 
 def test_counters_histograms_and_gauges_add_up() -> None:
     one, two = busy(times=2, age=5.0), busy(times=3, age=6.0)
-    two.count_request("only-here", "1", Outcome.FAILED)
+    two.answered.count("only-here", "1", Outcome.FAILED)
     sum_ = samples(add_up([text_of(one), text_of(two)]).decode())
     ok = frozenset({"model": "m", "version": "1", "outcome": "ok"}.items())
     failed = frozenset({"model": "only-here", "version": "1", "outcome": "failed"}.items())

@@ -44,7 +44,7 @@ def sealed(sender: SenderSession, plaintext: bytes = b"question") -> bytes:
 
 def opened(cache: SessionCache, message: bytes) -> bytes:
     session = cache.find(message)
-    request = session.open(message)
+    request = session.receiver.open(message)
     cache.admit(session, request)
     return bytes(request.plaintext).rstrip(b"\0")
 
@@ -103,9 +103,9 @@ def test_two_first_requests_at_the_same_time_share_one_window() -> None:
     cache, message = SessionCache(keys), sealed(keys.sender())
     one, other = cache.find(message), cache.find(message)
     assert one is not other
-    cache.admit(one, one.open(message))
+    cache.admit(one, one.receiver.open(message))
     with pytest.raises(SeenBeforeError):
-        cache.admit(other, other.open(message))
+        cache.admit(other, other.receiver.open(message))
 
 
 def test_contexts_go_with_their_key() -> None:
@@ -144,7 +144,7 @@ def test_a_request_that_outlives_its_key_leaves_no_context() -> None:
     keys = Keys()
     cache, message = SessionCache(keys), sealed(keys.sender())
     session = cache.find(message)
-    request = session.open(message)
+    request = session.receiver.open(message)
     keys.live[1] = PrivateKey.generate(Kem.X25519)
     opened(cache, sealed(keys.sender()))
     cache.admit(session, request)

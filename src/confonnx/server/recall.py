@@ -1,0 +1,89 @@
+"""What one session said last, so that what it says again need not be worked out again.
+
+Requests of a session mostly differ in their tensors alone. What does not depend on those (the head, which
+model, where the tensors lie, how the answer begins) is settled once and kept for as long as the same bytes
+come. It belongs to one session: no client can tell from the time of its answers what another one asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from confonnx.ohttp import bhttp
+from confonnx.oip import binary, messages
+from confonnx.oip.datatypes import Buffer
+from confonnx.oip.layout import RequestLayout, Shapes, is_plain, shapes_of
+from confonnx.oip.values import Value
+from confonnx.runtime.registry import LoadedModel
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerHeader:
+    """How an answer begins: media type and fields, and the JSON before its tensors."""
+
+    content_type: str
+    fields: bhttp.Fields
+    json: Buffer = field(repr=False)
+
+
+class AnswerForm:
+    """How answers to one request, and to others that differ from it in their tensors alone, are written.
+
+    Mutable: shapes and header of the last answer.
+    """
+
+    __slots__ = ("_last", "_request", "model", "wanted")
+
+    def __init__(self, model: LoadedModel, request: messages.InferRequest) -> None:
+        """Of ``request``, which is for ``model``, only what it says of the answer is kept."""
+        self.model = model
+        self.wanted = [output.name for output in request.outputs]
+        self._request = messages.InferRequest((), request.outputs, request.id, request.parameters)
+        self._last: tuple[Shapes, AnswerHeader] | None = None  # one value, since threads write answers
+
+    def write(self, values: Mapping[str, Value]) -> tuple[AnswerHeader, tuple[Buffer, ...]]:
+        """The model's outputs as the header and what follows it. Raises InvalidInputError."""
+        arrays, shapes = shapes_of(values)
+        if self._last is not None and shapes == self._last[0]:
+            return self._last[1], tuple([array.data.cast("B") for array in arrays])
+        description = self.model.description
+        types = {spec.name: spec.type for spec in description.outputs}
+        outputs = tuple(messages.InferOutput(name, types[name], value) for name, value in values.items())
+        response = messages.InferResponse(description.name, description.version, outputs)
+        encoded = binary.encode_infer_response(response, self._request)
+        fields: bhttp.Fields = ()
+        if encoded.header_length is not None:
+            fields = ((binary.HEADER_LENGTH_FIELD, str(encoded.header_length)),)
+        header = AnswerHeader(encoded.content_type, fields, encoded.parts[0])
+        binary_alone = len(encoded.parts) == 1 + len(values)
+        if shapes and binary_alone and all(is_plain(types[name]) for name in values):
+            self._last = shapes, header
+        return header, encoded.parts[1:]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a request for a prediction settles for the next one with its head and its JSON header."""
+
+    head: bhttp.RequestHead
+    layout: RequestLayout
+    form: AnswerForm
+    inline: bool
+    """Whether a run on tensors of this layout needs no thread."""
+
+    def repeats(self, head: bhttp.RequestHead, body: Buffer) -> bool:
+        """Whether a request is one of those. A parser gives the very same head for the same bytes."""
+        return head is self.head and self.layout.matches(body)
+
+
+@dataclass(slots=True)
+class Recall:
+    """The memory of one session. Mutable; for use by one thread."""
+
+    requests: bhttp.RequestParser = field(default_factory=bhttp.RequestParser)
+    prediction: Prediction | None = None
+    answer_key: tuple[object, ...] = ()
+    """Of the beginning of an answer that was sent: everything that it depends on."""
+    answer_parts: tuple[Buffer, Buffer] = (b"", b"")
+    """What was before and after the body of that answer."""
