@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -56,6 +56,11 @@ class CallWindow:
         return self.load.workload.case(0)
 
     @property
+    def model(self) -> str:
+        """The model's name."""
+        return self.load.workload.name
+
+    @property
     def sessions(self) -> bool:
         """Whether the calls share a session, as is the client's default."""
         return self.load.variant.form is Form.SESSION
@@ -82,8 +87,10 @@ def _run_blocking(window: CallWindow) -> Timings:
         str(window.connection.url), policy=window.policy, transport=transport, sessions=window.sessions
     ) as client:
         if window.load.variant.kem is not None:
-            return _time_blocking(window, partial(client.predict, {"x": window.case.input}))
-        model = client.models()[0]
+            return _time_blocking(
+                window, partial(client.predict, {"x": window.case.input}, model=window.model)
+            )
+        model = _described(client.models(), window)
         return _time_blocking(window, partial(_predict_plain, transport, model, window))
 
 
@@ -93,9 +100,16 @@ async def _run_tasks(window: CallWindow) -> Timings:
         str(window.connection.url), policy=window.policy, transport=transport, sessions=window.sessions
     ) as client:
         if window.load.variant.kem is not None:
-            return await _time_tasks(window, partial(client.predict, {"x": window.case.input}))
-        model = (await client.models())[0]
+            return await _time_tasks(
+                window, partial(client.predict, {"x": window.case.input}, model=window.model)
+            )
+        model = _described(await client.models(), window)
         return await _time_tasks(window, partial(_predict_plain_async, transport, model, window))
+
+
+def _described(models: Sequence[ModelDescription], window: CallWindow) -> ModelDescription:
+    (found,) = (model for model in models if model.name == window.model)
+    return found
 
 
 def _time_blocking(window: CallWindow, call: Callable[[], Answer]) -> Timings:

@@ -27,7 +27,7 @@ from confonnx.ohttp.encapsulation import (
 from confonnx.ohttp.hpke import Buffer, Kem
 from confonnx.ohttp.key_config import KeyConfig, parse_key_configs
 from confonnx.ohttp.session import SESSION_REQUEST_MEDIA_TYPE, SESSION_RESPONSE_MEDIA_TYPE, SenderSession
-from confonnx.oip import binary
+from confonnx.oip import binary, messages
 from confonnx.oip.datatypes import Datatype, TensorType, ValueSpec
 from confonnx.oip.limits import OipLimits
 
@@ -50,14 +50,22 @@ class Prepared:
 
     def check(self, number: int, answer: memoryview, workload: Workload) -> None:
         """Raises ``LoadError`` unless HTTP answer number ``number`` holds what the model says in process."""
+        status = self.judge(number, answer, workload)
+        if status != 200:
+            raise LoadError(f"answer {number} has status {status}: {bytes(answer[-200:])!r}")
+
+    def judge(self, number: int, answer: memoryview, workload: Workload) -> int:
+        """The status of HTTP answer number ``number``, and where that is 200, of what is sealed inside.
+
+        Raises ``LoadError`` for one of 200 that does not hold what the model says in process.
+        """
         status, body = split_answer(answer)
         if status != 200:
-            raise LoadError(f"answer {number} has status {status}: {bytes(body[:200])!r}")
+            return status
         if self.openers:
             response = bhttp.parse_response(self.openers[number].open(body))
             if response.status != 200:
-                found = bytes(response.body[:200])
-                raise LoadError(f"answer {number} has status {response.status} inside: {found!r}")
+                return response.status
             value = _read_binary(response.body, response.field(binary.HEADER_LENGTH_FIELD))
         elif self.form is Form.BINARY:
             value = _read_binary(body, _outer_field(answer, binary.HEADER_LENGTH_FIELD))
@@ -65,6 +73,7 @@ class Prepared:
             value = _read_json(body, self.form)
         if not (isinstance(value, np.ndarray) and np.array_equal(value, workload.case(number).answer)):
             raise LoadError(f"answer {number} of {workload.name} is not what onnxruntime says in process")
+        return 200
 
 
 def prepare(variant: Variant, workload: Workload, *, port: int, count: int) -> Prepared:
@@ -94,10 +103,14 @@ def describe(workload: Workload) -> ModelDescription:
     """The workload's model as a server would attest to it, but for the digest."""
 
     def spec(name: str, value: Array) -> ValueSpec:
-        return ValueSpec(name, TensorType(Datatype.FP32, (None,) * value.ndim))
+        return ValueSpec(name, _type(value))
 
     case = workload.cases[0]
     return ModelDescription(workload.name, "1", "0" * 64, (spec("x", case.input),), (spec("y", case.answer),))
+
+
+def _type(value: Array) -> TensorType:
+    return TensorType(Datatype.FP32, (None,) * value.ndim)
 
 
 def ask(case: Case, workload: Workload) -> inference.Question:
@@ -105,24 +118,44 @@ def ask(case: Case, workload: Workload) -> inference.Question:
     return inference.ask(describe(workload), {"x": case.input}, outputs=None, request_id=_REQUEST_ID)
 
 
+def prepare_wrong(workload: Workload, *, port: int, count: int) -> Prepared:
+    """Requests in a session that each lack the model's input."""
+    value = workload.cases[0].input
+    message = messages.InferRequest(
+        (messages.InferInput("absent", TensorType(Datatype.FP32, value.shape), value),)
+    )
+    encoded = binary.encode_infer_request(message)
+    fields = (
+        ("content-type", encoded.content_type),
+        (binary.HEADER_LENGTH_FIELD, str(encoded.header_length)),
+    )
+    parts = _bhttp_parts(fields, encoded.parts, workload)
+    return _seal_all(Variant.SESSION_X25519, [parts], port=port, count=count)
+
+
 def _prepare_sealed(variant: Variant, workload: Workload, *, port: int, count: int) -> Prepared:
+    questions = [ask(case, workload) for case in workload.cases]
+    plaintexts = [_bhttp_parts(question.fields, question.body, workload) for question in questions]
+    return _seal_all(variant, plaintexts, port=port, count=count)
+
+
+def _seal_all(variant: Variant, plaintexts: Sequence[Sequence[Buffer]], *, port: int, count: int) -> Prepared:
     assert variant.kem is not None
     config = _key_config(port, variant.kem)
-    plaintexts = [_bhttp_parts(ask(case, workload), workload) for case in workload.cases]
     seal, fields = _sealing(variant.form, config)
-    messages, openers = [], []
+    sealed_messages, openers = [], []
     for number in range(count):
         sealed, opener = seal(plaintexts[number % len(plaintexts)])
-        messages.append(_post("/ohttp", fields, sealed))
+        sealed_messages.append(_post("/ohttp", fields, sealed))
         openers.append(opener)
-    return Prepared(variant.form, messages, openers)
+    return Prepared(variant.form, sealed_messages, openers)
 
 
-def _bhttp_parts(question: inference.Question, workload: Workload) -> Sequence[Buffer]:
-    dated = (("date", format_datetime(datetime.now(UTC), usegmt=True)), *question.fields)
+def _bhttp_parts(fields: Fields, body: Sequence[Buffer], workload: Workload) -> Sequence[Buffer]:
+    dated = (("date", format_datetime(datetime.now(UTC), usegmt=True)), *fields)
     path = f"/v2/models/{workload.name}/versions/1/infer"
     inner = bhttp.Request("POST", "http", _AUTHORITY, path, dated)
-    return bhttp.encode_request(inner, question.body, offset=HEADER_SIZE)  # aligned, as our client sends it
+    return bhttp.encode_request(inner, body, offset=HEADER_SIZE)  # aligned, as our client sends it
 
 
 def _sealing(

@@ -83,12 +83,13 @@ class Mark:
         )
 
 
-class _Connection:
+class Connection:
     """One socket and the request that is under way on it. Mutable."""
 
     __slots__ = ("answer", "expected", "filled", "number", "socket", "started", "unsent")
 
     def __init__(self, port: int) -> None:
+        """To loopback ``port``."""
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=_STALL_SECONDS)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.setblocking(False)
@@ -99,6 +100,7 @@ class _Connection:
         self.filled = self.expected = 0
 
     def begin(self, number: int, message: bytes, answer: bytearray) -> None:
+        """Send message ``number``, or its begin; its answer will fill ``answer``."""
         self.number = number
         self.unsent = memoryview(message)
         self.answer = memoryview(answer)
@@ -143,7 +145,7 @@ def run_closed_loop(
     ``lead`` requests and the last ``concurrency`` are not in the timings. Raises ``LoadError`` for an answer
     that breaks off, does not come, or is longer than the room for it.
     """
-    connections = [_Connection(port) for _ in range(concurrency)]
+    connections = [Connection(port) for _ in range(concurrency)]
     gc.collect()
     gc.disable()
     try:
@@ -155,7 +157,7 @@ def run_closed_loop(
 
 
 def _loop(
-    connections: list[_Connection],
+    connections: list[Connection],
     pids: Sequence[int],
     messages: Sequence[bytes],
     answers: Sequence[bytearray],
@@ -203,7 +205,7 @@ def _loop(
 
 def _begin(
     poller: select.epoll,
-    connection: _Connection,
+    connection: Connection,
     number: int,
     messages: Sequence[bytes],
     answers: Sequence[bytearray],

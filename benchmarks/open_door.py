@@ -63,9 +63,8 @@ class OpenApp(App):
 async def serve(model: Path) -> None:
     """Serve ``model`` on loopback with default settings, for ever; writes the port and the measurement."""
     setattr(lifecycle, "App", OpenApp)  # noqa: B010  the server is built from it
-    settings, _ = load_settings(
-        {"model_path": model, "address": "127.0.0.1", "http_port": 0, "metrics_port": 0}
-    )
+    source = "model_repository" if model.is_dir() else "model_path"
+    settings, _ = load_settings({source: model, "address": "127.0.0.1", "http_port": 0, "metrics_port": 0})
     log = Log(form=settings.log_format, level=settings.log_level)
     async with lifecycle.running(settings, log) as server:
         print(server.port, server.measurement.hex(), flush=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO
 
@@ -32,29 +34,45 @@ class Server:
 @contextmanager
 def minimal_server(workload: Workload, cores: Cores) -> Iterator[Server]:
     """``plain_server.py`` with the workload's model."""
-    with _running("benchmarks.plain_server", workload, cores) as server:
+    with _running("benchmarks.plain_server", workload.path, cores) as server:
         yield server
 
 
 @contextmanager
-def confonnx_server(workload: Workload, cores: Cores) -> Iterator[Server]:
-    """confonnx with the workload's model and, beside it, the open door of ``open_door.py``."""
-    with _running("benchmarks.open_door", workload, cores) as server:
+def confonnx_server(
+    workload: Workload, cores: Cores, options: Mapping[str, str] | None = None
+) -> Iterator[Server]:
+    """confonnx with the workload's model and, beside it, the open door of ``open_door.py``.
+
+    ``options``: of the server, as environment variables.
+    """
+    with _running("benchmarks.open_door", workload.path, cores, options) as server:
         yield server
 
 
 @contextmanager
-def _running(module: str, workload: Workload, cores: Cores) -> Iterator[Server]:
+def confonnx_repository(directory: Path, cores: Cores) -> Iterator[Server]:
+    """The same with all models in ``directory``."""
+    with _running("benchmarks.open_door", directory, cores) as server:
+        yield server
+
+
+@contextmanager
+def _running(
+    module: str, model: Path, cores: Cores, options: Mapping[str, str] | None = None
+) -> Iterator[Server]:
     """``python -m module MODEL`` on the server's core."""
-    with on_core(cores.server), started([sys.executable, "-m", module, str(workload.path)]) as server:
+    environment = None if options is None else {**os.environ, **options}
+    with started([sys.executable, "-m", module, str(model)], environment, core=cores.server) as server:
         yield server
 
 
 @contextmanager
-def started(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Iterator[Server]:
+def started(command: Sequence[str], environment: Mapping[str, str] | None, *, core: int) -> Iterator[Server]:
     """A server that writes its port, and its measurement if any, to standard output once it answers."""
     with TemporaryFile() as log:  # not a pipe, which would fill up and stop the server
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=environment)
+        with on_core(core):
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=environment)
         try:
             yield _announced(process, log, command)
         finally:
