@@ -1,7 +1,8 @@
-"""Inference on a bounded pool of threads: first come, first served, with a bounded queue and deadlines.
+"""Inference on a bounded pool of threads: a bounded queue, deadlines, an order that is fair to models.
 
 The event loop stays free while onnxruntime computes (it releases the GIL), and no client can make the server
-hold more work than the queue allows.
+hold more work than the queue allows. What would wait too long is refused at once, so that what is accepted is
+answered in time however much is offered. The order is ``fair_queue``'s.
 """
 
 from __future__ import annotations
@@ -10,60 +11,74 @@ import asyncio
 import math
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
 from confonnx.errors import DeadlineExceededError, OverloadedError
+from confonnx.runtime.fair_queue import FairQueue
 
 T = TypeVar("T")
 
 _SHUTTING_DOWN = "the server is shutting down; send the request to another replica"
+_TOO_MUCH = "more is asked of this server than it can answer in time; try again later"
 _TOO_LATE = "the deadline passed before the model answered"
 _LONGEST_RETRY = 60  # seconds; a client should not stay away longer for a guess
 
 
 @dataclass(slots=True, eq=False)
 class _Job:
-    """Work that was accepted. Mutable: ``begun`` becomes true when a thread takes it."""
+    """Work that was accepted. Mutable: ``begun`` is set when a thread takes it; ``timer`` expires next."""
 
     work: Callable[[], object]
+    kind: Hashable
+    begin_by: float
     deadline: float
     abort: Callable[[], None] | None
     loop: asyncio.AbstractEventLoop
     waiter: asyncio.Future[object]
+    timer: asyncio.TimerHandle | None = None
     begun: bool = False
 
 
 class Scheduler:
     """A pool for blocking work, used from one event loop. Mutable: it counts what is queued and running."""
 
-    def __init__(self, *, threads: int, max_queue: int, clock: Callable[[], float] = time.monotonic) -> None:
-        """``threads`` run at once, ``max_queue`` more may wait; what comes beyond is refused.
+    def __init__(
+        self,
+        *,
+        threads: int,
+        max_queue: int,
+        max_wait: float = math.inf,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``threads`` run at once, ``max_queue`` more may wait, for ``max_wait`` seconds; what comes beyond
+        is refused. One thread more runs work that is far shorter than what all the others are doing.
 
         ``clock`` gives the seconds that deadlines are compared with.
         """
         if threads < 1 or max_queue < 0:
             raise ValueError(f"threads={threads} must be at least 1, max_queue={max_queue} at least 0")
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="confonnx-inference")
+        self._executor = ThreadPoolExecutor(threads + 1, thread_name_prefix="confonnx-inference")
         self._threads = threads
         self._clock = clock
         self._capacity = threads + max_queue
+        self._max_wait = max_wait
         self._unfinished: set[_Job] = set()  # of the event loop alone
         self._all_done: asyncio.Event | None = None  # while closing
         self._lock = threading.Lock()  # guards what follows, which the threads change too
-        self._queue: deque[_Job] = deque()
+        self._queue = FairQueue[_Job](threads=threads)
         self._active = 0  # threads that look for work
+        self._beside = False  # whether the one more does
         self._running = 0
-        self._mean_seconds = 0.0  # exponential moving average of a run
 
     @property
     def queued(self) -> int:
         """Work that waits for a thread."""
-        return len(self._queue)
+        with self._lock:
+            return len(self._queue)
 
     @property
     def running(self) -> int:
@@ -71,27 +86,31 @@ class Scheduler:
         return self._running
 
     async def submit(
-        self, work: Callable[[], T], *, deadline: float | None = None, abort: Callable[[], None] | None = None
+        self,
+        work: Callable[[], T],
+        *,
+        kind: Hashable = None,
+        deadline: float = math.inf,
+        abort: Callable[[], None] | None = None,
     ) -> T:
-        """The result of ``work()``, run on the pool in the order of submission.
+        """The result of ``work()``, run on the pool when it is the turn of its ``kind`` (a model).
 
-        ``deadline`` is an instant of the clock. When it passes, or the caller is cancelled or
-        closed, work that has not begun is dropped and never runs; for work that has begun ``abort()`` is
-        called, if given. Raises OverloadedError when the queue is full or the scheduler is closed,
-        DeadlineExceededError at the deadline, and what ``work`` raises. Needs a running event loop, but no
-        current task before it first suspends.
+        ``deadline`` is an instant of the clock. When it passes, or the caller is cancelled or closed, work
+        that has not begun is dropped and never runs; for work that has begun ``abort()`` is called, if given.
+        Raises OverloadedError when the queue is full, when the work would not or did not begin in time, and
+        when the scheduler is closed; DeadlineExceededError at the deadline; and what ``work`` raises. Needs a
+        running event loop, but no current task before it first suspends.
         """
         loop = asyncio.get_running_loop()
-        job = _Job(work, math.inf if deadline is None else deadline, abort, loop, loop.create_future())
-        self._accept(job)
-        timer = None
-        if deadline is not None:
-            timer = loop.call_later(deadline - self._clock(), self._expire, job)
+        now = self._clock()
+        job = _Job(work, kind, now + self._max_wait, deadline, abort, loop, loop.create_future())
+        self._accept(job, now)
+        self._arm(job, min(job.begin_by, deadline))
         try:
             return cast("T", await job.waiter)
         finally:
-            if timer is not None:
-                timer.cancel()
+            if job.timer is not None:
+                job.timer.cancel()
             if not job.waiter.done() or job.waiter.cancelled():
                 self._give_up(job)
             del job  # an error's traceback holds this frame, and the job's future holds the error
@@ -114,41 +133,58 @@ class Scheduler:
         self._executor.shutdown(wait=False)
         return not late
 
-    def _accept(self, job: _Job) -> None:
-        if job.deadline <= self._clock():
+    def _accept(self, job: _Job, now: float) -> None:
+        if job.deadline <= now:
             raise DeadlineExceededError("the deadline had passed when the request arrived")
         if self._all_done is not None:
             raise OverloadedError(_SHUTTING_DOWN)
-        if len(self._unfinished) >= self._capacity:
-            raise OverloadedError(
-                f"{self._capacity} requests are queued or running, the most that this server takes",
-                retry_after=self._retry_after(),
-            )
-        self._unfinished.add(job)
         with self._lock:
-            self._queue.append(job)
-            idle = self._active < self._threads
-            self._active += idle
-        if idle:
-            self._executor.submit(self._work)
+            wait = self._queue.expected_wait(job.kind)
+            # Where nothing is in the way it may try, whatever runs took before: that is how means recover.
+            late = wait > 0 and now + wait + self._queue.mean(job.kind) > job.deadline
+            if len(self._unfinished) >= self._capacity:
+                raise OverloadedError(
+                    f"{self._capacity} requests are queued or running, the most that this server takes",
+                    retry_after=_retry_after(wait),
+                )
+            if late or wait > self._max_wait:
+                raise OverloadedError(_TOO_MUCH, retry_after=_retry_after(wait))
+            self._unfinished.add(job)
+            self._queue.push(job.kind, job)
+            self._wake(job.kind)
 
-    def _retry_after(self) -> int:
-        """Seconds until a thread is likely to be free for a newcomer, at least 1."""
-        seconds = len(self._unfinished) * self._mean_seconds / self._threads
-        return min(max(1, math.ceil(seconds)), _LONGEST_RETRY)
+    def _wake(self, kind: Hashable) -> None:
+        """Let a thread look for work of ``kind``, if there is one that may."""
+        if self._active < self._threads:
+            self._active += 1
+            self._executor.submit(self._work, beside=False)
+        elif not self._beside and self._queue.is_short(kind):
+            self._beside = True
+            self._executor.submit(self._work, beside=True)
+
+    def _arm(self, job: _Job, when: float) -> None:
+        if when < math.inf:
+            job.timer = job.loop.call_later(when - self._clock(), self._expire, job)
 
     def _expire(self, job: _Job) -> None:
-        if not job.waiter.done():
+        """``job`` had to begin by now, or to be done."""
+        if job.waiter.done():
+            return
+        if self._clock() < job.deadline:
+            if job.begun:
+                self._arm(job, job.deadline)
+                return
+            job.waiter.set_exception(OverloadedError(_TOO_MUCH, retry_after=_retry_after(self._max_wait)))
+        else:
             job.waiter.set_exception(DeadlineExceededError(_TOO_LATE))
-            self._give_up(job)
+        self._give_up(job)
 
     def _give_up(self, job: _Job) -> None:
         """Nobody waits for ``job`` any more."""
         with self._lock:
             begun = job.begun
             if not begun:
-                with suppress(ValueError):  # given up before
-                    self._queue.remove(job)
+                self._queue.remove(job.kind, job)
         if not begun:
             self._forget(job)
         elif job.abort is not None and job in self._unfinished:
@@ -171,29 +207,33 @@ class Scheduler:
 
     # In the threads of the pool.
 
-    def _work(self) -> None:
-        """Do what is queued until nothing is."""
-        while (job := self._next()) is not None:
-            self._run(job)
+    def _work(self, *, beside: bool) -> None:
+        """Do what is queued until nothing is; ``beside``: only what may run beside busy threads."""
+        while (job := self._next(beside)) is not None:
+            self._run(job, beside)
             del job  # so that this frame does not keep the request while it waits for another
 
-    def _next(self) -> _Job | None:
+    def _next(self, beside: bool) -> _Job | None:
         with self._lock:
-            if not self._queue:
+            job = self._queue.pop_short() if beside else self._queue.pop()
+            if job is not None:
+                job.begun = True
+                self._running += 1
+            elif beside:
+                self._beside = False
+            else:
                 self._active -= 1
-                return None
-            job = self._queue.popleft()
-            job.begun = True
-            self._running += 1
             return job
 
-    def _run(self, job: _Job) -> None:
+    def _run(self, job: _Job, beside: bool) -> None:
         started = self._clock()
         result: object = None
         failure: BaseException | None = None
         try:
             if job.deadline <= started:
                 raise DeadlineExceededError("the deadline passed while the request was queued")
+            if job.begin_by < started:
+                raise OverloadedError(_TOO_MUCH, retry_after=_retry_after(self._max_wait))
             result = job.work()
         except BaseException as error:  # noqa: BLE001  it belongs to the caller, as it is
             failure = error
@@ -201,7 +241,12 @@ class Scheduler:
             seconds = self._clock() - started
             with self._lock:
                 self._running -= 1
-                self._mean_seconds += (seconds - self._mean_seconds) / 8
+                self._queue.done(job.kind, seconds, short=beside)
         with suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits
             job.loop.call_soon_threadsafe(self._settle, job, result, failure)
         del job, result, failure  # as in submit: no circle keeps a request that failed
+
+
+def _retry_after(wait: float) -> int:
+    """Seconds until a thread is likely to be free for a newcomer, at least 1."""
+    return min(max(1, math.ceil(min(wait, _LONGEST_RETRY))), _LONGEST_RETRY)

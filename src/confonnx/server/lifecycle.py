@@ -243,7 +243,11 @@ def _assemble(settings: Settings, log: Log, share: Share | None) -> _Parts:
     ring = _ring(settings, share)
     metrics = Metrics()
     metrics.watch("key_age_seconds", "Age of the current key.", lambda: ring.age(_now()).total_seconds())
-    scheduler = Scheduler(threads=threads.runs, max_queue=settings.max_queue)
+    scheduler = Scheduler(
+        threads=threads.runs,
+        max_queue=settings.max_queue,
+        max_wait=(settings.max_queue_wait or settings.request_timeout).total_seconds(),
+    )
     accepting = asyncio.Event()
     accepting.set()
     routes = Routes(

@@ -164,7 +164,7 @@ class Routes:
         try:
             if known.inline:
                 return self._complete(form, inputs, None)
-            return await self._on_pool(lambda abort: self._complete(form, inputs, abort))
+            return await self._on_pool(form.model, lambda abort: self._complete(form, inputs, abort))
         except ConfonnxError as error:
             return _of_model(form.model, error_reply(error))
 
@@ -183,7 +183,7 @@ class Routes:
         header_length = _header_length(head)
         if len(body) > _SMALL:
             return await self._on_pool(
-                lambda abort: self._complete(*self._parse(model, body, header_length)[1:], abort)
+                model, lambda abort: self._complete(*self._parse(model, body, header_length)[1:], abort)
             )
         request, form, inputs = self._parse(model, body, header_length)
         inline = model.runs_inline(inputs)
@@ -192,9 +192,9 @@ class Routes:
             recall.prediction = Prediction(head, layout, form, inline)
         if inline:
             return self._complete(form, inputs, None)
-        return await self._on_pool(lambda abort: self._complete(form, inputs, abort))
+        return await self._on_pool(model, lambda abort: self._complete(form, inputs, abort))
 
-    async def _on_pool(self, work: Callable[[Abort], Reply]) -> Reply:
+    async def _on_pool(self, model: LoadedModel, work: Callable[[Abort], Reply]) -> Reply:
         abort = Abort()
         submitted = time.monotonic()
         pending = [work]
@@ -205,7 +205,8 @@ class Routes:
             # Taken out, so that nothing holds the request when its answer is there: its buffer is used again.
             return pending.pop()(abort)
 
-        return await self._scheduler.submit(run, deadline=submitted + self._timeout, abort=abort)
+        deadline = submitted + self._timeout
+        return await self._scheduler.submit(run, kind=_key(model), deadline=deadline, abort=abort)
 
     def _parse(
         self, model: LoadedModel, body: Buffer, header_length: int | None

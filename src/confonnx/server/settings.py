@@ -44,7 +44,7 @@ _POSITIVE = (
 )
 _LONGER_THAN_ZERO = (
     *("header_timeout", "idle_timeout", "transfer_grace", "request_timeout", "replay_window"),
-    "key_rollover_interval",
+    *("key_rollover_interval", "max_queue_wait"),
 )
 
 _ANY_ADDRESS = ("0.0.0.0", "::", "")  # noqa: S104  compared, not bound
@@ -195,7 +195,16 @@ class Settings(BaseSettings):
     )
     request_timeout: Duration = _option(timedelta(seconds=60), "Time for the answer to a request.", "Limits")
     max_queue: int = _option(
-        256, "Requests that may wait for an inference thread; more are refused.", "Limits"
+        256,
+        "Requests that may wait for an inference thread; more are refused, and so are those that would miss "
+        "their --request-timeout.",
+        "Limits",
+    )
+    max_queue_wait: Duration | None = _option(
+        None,
+        "Longest time that a request may wait for an inference thread; what would wait longer is refused at "
+        "once. Default: --request-timeout.",
+        "Limits",
     )
     replay_window: Duration = _option(
         timedelta(minutes=2),
@@ -282,8 +291,8 @@ class Settings(BaseSettings):
 
     @field_validator(*_LONGER_THAN_ZERO)
     @classmethod
-    def _check_duration(cls, value: timedelta) -> timedelta:
-        if value <= timedelta(0):
+    def _check_duration(cls, value: timedelta | None) -> timedelta | None:
+        if value is not None and value <= timedelta(0):
             raise ValueError("expected more than 0")
         return value
 

@@ -167,6 +167,9 @@ def test_a_thread_does_not_begin_what_is_too_late_even_before_the_event_loop_not
         scheduler = Scheduler(threads=1, max_queue=0, clock=clock)
         with pytest.raises(DeadlineExceededError, match="while the request was queued"):
             await scheduler.submit(ran.set, deadline=5)
+        scheduler = Scheduler(threads=1, max_queue=0, max_wait=4, clock=clock)
+        with pytest.raises(OverloadedError, match="more is asked"):
+            await scheduler.submit(ran.set, deadline=50)
         assert not ran.is_set()
 
     run(test)
@@ -317,3 +320,140 @@ def test_closing_gives_up_after_the_time_out() -> None:
 def test_sizes_are_checked(threads: int, max_queue: int) -> None:
     with pytest.raises(ValueError, match=f"threads={threads} must be at least 1, max_queue={max_queue}"):
         Scheduler(threads=threads, max_queue=max_queue)
+
+
+class Seconds:
+    """A clock that stands still until it is set."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def took(scheduler: Scheduler, clock: Seconds, kind: str, seconds: float) -> None:
+    """A run of ``kind`` that takes ``seconds`` of the clock."""
+
+    def work() -> None:
+        clock.now += seconds
+
+    await scheduler.submit(work, kind=kind)
+
+
+def test_what_would_miss_its_deadline_is_refused_at_once() -> None:
+    async def test() -> None:
+        clock, gate = Seconds(), Gate()
+        scheduler = Scheduler(threads=1, max_queue=10, clock=clock)
+        await took(scheduler, clock, "slow", 4.0)
+        running = asyncio.ensure_future(scheduler.submit(gate, kind="slow"))
+        await until(lambda: scheduler.running == 1)
+        # Half a run is before it, and its own takes four seconds.
+        with pytest.raises(OverloadedError, match="more is asked") as caught:
+            await scheduler.submit(gate, kind="slow", deadline=clock.now + 5.9)
+        assert caught.value.retry_after == 2
+        queued = asyncio.ensure_future(scheduler.submit(gate, kind="slow", deadline=clock.now + 6.1))
+        await until(lambda: scheduler.queued == 1)
+        gate.opened.set()
+        assert [await running, await queued] == ["through"] * 2
+
+    run(test)
+
+
+def test_nothing_is_refused_where_nothing_is_in_the_way() -> None:
+    """Else a model that was slow once would be refused for ever, since only runs correct the mean."""
+
+    async def test() -> None:
+        clock = Seconds()
+        scheduler = Scheduler(threads=1, max_queue=10, max_wait=1.0, clock=clock)
+        await took(scheduler, clock, "slow", 4000.0)
+        assert await scheduler.submit(lambda: "tried", kind="slow", deadline=clock.now + 1) == "tried"
+
+    run(test)
+
+
+def is_filled(scheduler: Scheduler, number: int) -> bool:
+    return scheduler.running + scheduler.queued == number
+
+
+def test_what_would_wait_too_long_is_refused_at_once() -> None:
+    async def test() -> None:
+        clock, gate = Seconds(), Gate()
+        scheduler = Scheduler(threads=1, max_queue=10, max_wait=3.0, clock=clock)
+        await took(scheduler, clock, "slow", 4.0)
+        accepted = []
+        for number in range(2):
+            accepted.append(asyncio.ensure_future(scheduler.submit(gate, kind="slow")))
+            await until(partial(is_filled, scheduler, number + 1))
+        with pytest.raises(OverloadedError) as caught:
+            await scheduler.submit(gate, kind="slow")
+        assert caught.value.retry_after == 6  # one that waits, and half of one that runs
+        gate.opened.set()
+        assert await asyncio.gather(*accepted) == ["through"] * 2
+
+    run(test)
+
+
+def test_what_did_not_begin_in_time_is_refused_then() -> None:
+    """The estimate may be wrong; the bound holds all the same."""
+
+    async def test() -> None:
+        scheduler, gate, ran = Scheduler(threads=1, max_queue=10, max_wait=0.02), Gate(), threading.Event()
+        running = asyncio.ensure_future(scheduler.submit(gate, deadline=time.monotonic() + 60))
+        await until(lambda: scheduler.running == 1)
+        with pytest.raises(OverloadedError, match="more is asked") as caught:
+            await scheduler.submit(ran.set, deadline=time.monotonic() + 60)
+        assert caught.value.retry_after == 1
+        assert scheduler.queued == 0
+        assert not running.done(), "what had begun goes on to its own deadline"
+        gate.opened.set()
+        assert await running == "through"
+        assert not ran.is_set()
+
+    run(test)
+
+
+def test_a_run_that_began_in_time_has_until_its_deadline() -> None:
+    async def test() -> None:
+        scheduler, gate, aborted = Scheduler(threads=1, max_queue=0, max_wait=0.01), Gate(), threading.Event()
+        with pytest.raises(DeadlineExceededError):
+            await scheduler.submit(gate, deadline=time.monotonic() + 0.05, abort=aborted.set)
+        assert aborted.is_set()
+        gate.opened.set()
+
+    run(test)
+
+
+def test_short_work_does_not_wait_for_long_work() -> None:
+    async def test() -> None:
+        clock, gate = Seconds(), Gate()
+        scheduler = Scheduler(threads=2, max_queue=10, clock=clock)
+        await took(scheduler, clock, "long", 5.0)
+        await took(scheduler, clock, "short", 0.5)
+        long = [asyncio.ensure_future(scheduler.submit(gate, kind="long")) for _ in range(4)]
+        await until(lambda: scheduler.running == 2)
+        for number in range(5):
+            assert await scheduler.submit(partial(int, number), kind="short") == number
+        assert not any(each.done() for each in long)
+        assert scheduler.queued == 2
+        gate.opened.set()
+        assert await asyncio.gather(*long) == ["through"] * 4
+
+    run(test)
+
+
+def test_the_thread_beside_the_others_is_one() -> None:
+    async def test() -> None:
+        clock, gate = Seconds(), Gate()
+        scheduler = Scheduler(threads=1, max_queue=10, clock=clock)
+        await took(scheduler, clock, "long", 5.0)
+        await took(scheduler, clock, "short", 0.5)
+        tasks = [asyncio.ensure_future(scheduler.submit(gate, kind="long"))]
+        await until(lambda: scheduler.running == 1)
+        tasks += [asyncio.ensure_future(scheduler.submit(gate, kind="short")) for _ in range(3)]
+        await until(lambda: scheduler.running == 2)
+        assert scheduler.queued == 2
+        gate.opened.set()
+        assert await asyncio.gather(*tasks) == ["through"] * 4
+
+    run(test)
