@@ -90,12 +90,12 @@ class Connection(asyncio.BufferedProtocol):
 
     def is_quiet(self) -> bool:
         """Whether an idle connection is still open, and nothing came that nobody asked for."""
-        return not (self._ended or self._failure or self._waiter.is_readable())
+        return not (self.is_over or self._waiter.is_readable())
 
     async def start_tls(self, tls: ssl.SSLContext, host: str) -> None:
         """Verifies the peer; what comes and goes from then on is encrypted. Raises OSError."""
         loop = asyncio.get_running_loop()
-        encrypted = await loop.start_tls(self._transport, self, tls, server_hostname=host)
+        encrypted = await loop.start_tls(self._transport, _Decrypted(self), tls, server_hostname=host)
         assert encrypted is not None  # it is for a loop that is closed
         self._transport = encrypted
         self._encrypted = True
@@ -109,6 +109,11 @@ class Connection(asyncio.BufferedProtocol):
         self.close()
         for _ in range(2):  # TLS: first what encrypts, then the socket
             await asyncio.sleep(0)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more is read."""
+        return self._ended or self._failure is not None
 
     # What the event loop calls:
 
@@ -186,6 +191,36 @@ class Connection(asyncio.BufferedProtocol):
         if self._paused:
             self._paused = False
             self._transport.resume_reading()
+
+
+class _Decrypted(asyncio.Protocol):
+    """What TLS hands on to a connection. Not as a `BufferedProtocol`: asyncio gives such a one only what fits
+    into one buffer when the peer closes, and drops the rest.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def data_received(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view and not self._connection.is_over:
+            room = self._connection.get_buffer(len(view))
+            count = min(len(room), len(view))
+            room[:count] = view[:count]
+            self._connection.buffer_updated(count)
+            view = view[count:]
+
+    def eof_received(self) -> None:
+        self._connection.eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connection.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self._connection.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._connection.resume_writing()
 
 
 class Pool:

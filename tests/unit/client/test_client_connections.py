@@ -98,6 +98,21 @@ def test_large_answers_over_tls(driver: Driver, tls: ssl.SSLContext, ca_file: Pa
         assert found.connections == 1
 
 
+def test_an_answer_that_ends_with_its_tls_connection(
+    driver: Driver, tls: ssl.SSLContext, ca_file: Path
+) -> None:
+    """What came before the end is more than any buffer between."""
+    body = bytes(range(256)) * (2 << 10)
+
+    def serve(line: Line) -> None:
+        request(line)
+        line.say(b"HTTP/1.1 200 OK\r\nContent-Type: a/b\r\n\r\n", body)
+
+    with peer(serve, tls=tls) as found:
+        to = connection(found.url, ca_file=ca_file)
+        assert driver.send(to, GET).body == body
+
+
 def test_both_directions_over_tls(driver: Driver, tls: ssl.SSLContext, ca_file: Path) -> None:
     piece = bytes(range(256)) * 1024
 
