@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -56,9 +56,13 @@ class Worker:
 
 
 @contextmanager
-def worker(core: int) -> Iterator[Worker]:
-    """A process on ``core``: the load generator on its own, or what stands for a server on the server's."""
-    with ProcessPoolExecutor(1, get_context("spawn"), initializer=_pin, initargs=(core,)) as pool:
+def worker(core: int | None) -> Iterator[Worker]:
+    """A process on ``core``: the load generator on its own, or what stands for a server on the server's.
+
+    None: wherever the system puts it.
+    """
+    cores = os.sched_getaffinity(0) if core is None else {core}
+    with ProcessPoolExecutor(1, get_context("spawn"), initializer=_pin, initargs=(cores,)) as pool:
         yield Worker(pool, pool.submit(os.getpid).result())
 
 
@@ -115,5 +119,5 @@ def peak_sum(pids: Sequence[int]) -> int:
     return sum(map(peak_bytes, pids))
 
 
-def _pin(core: int) -> None:
-    os.sched_setaffinity(0, {core})
+def _pin(cores: Collection[int]) -> None:
+    os.sched_setaffinity(0, cores)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,7 +16,7 @@ from typing import IO
 from benchmarks.exchanges import prepare
 from benchmarks.load import LoadError, ask_once
 from benchmarks.machine import Cores, family, on_core
-from benchmarks.servers import Server
+from benchmarks.servers import Server, free_port
 from benchmarks.variants import Variant
 from benchmarks.workloads import Workload
 
@@ -52,7 +51,7 @@ def peer_server(variant: Variant, workload: Workload, cores: Cores) -> Iterator[
 
     Raises ``LoadError`` with its log where it does not within two minutes.
     """
-    port = _free_port()
+    port = free_port()
     with TemporaryFile() as log:
         with on_core(cores.server):
             process = subprocess.Popen(
@@ -126,9 +125,3 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         with suppress(ProcessLookupError):
             os.kill(member, signal.SIGKILL)
     process.wait()
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port: int = taken.getsockname()[1]
-        return port
