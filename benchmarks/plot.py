@@ -30,7 +30,7 @@ _COLOURS = {
 """Sealed: blue; in the clear: brown."""
 
 _LOGARITHMIC = 10
-"""Where rates differ by more than this factor, the axis is logarithmic, from a power of ten on; else from 0."""
+"""Where rates differ by a larger factor, the axis is logarithmic, from a power of ten on; else from 0."""
 
 _COLUMNS = 3
 _WIDTH = 0.85  # of a group of bars
