@@ -29,7 +29,6 @@ from confonnx.ohttp import bhttp
 from confonnx.oip import binary
 from confonnx.oip.values import Value
 
-_REQUEST_ID = "0123456789abcdef0123456789abcdef"
 _MAX_ANSWER = 1 << 30
 
 Answer = dict[str, Value]
@@ -164,7 +163,7 @@ async def _predict_plain_async(
 
 
 def _ask_plain(model: ModelDescription, window: CallWindow) -> tuple[inference.Question, HttpRequest]:
-    question = inference.ask(model, {"x": window.case.input}, outputs=None, request_id=_REQUEST_ID)
+    question = inference.ask(model, {"x": window.case.input}, outputs=None)
     request = HttpRequest(
         "POST",
         f"/v2/models/{model.name}/versions/{model.version}/infer",

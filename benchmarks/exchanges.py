@@ -33,7 +33,6 @@ from confonnx.oip.limits import OipLimits
 
 _LIMITS = OipLimits()
 _AUTHORITY = "127.0.0.1"
-_REQUEST_ID = "0123456789abcdef0123456789abcdef"
 
 Fields = Sequence[tuple[str, str]]
 
@@ -115,7 +114,7 @@ def _type(value: Array) -> TensorType:
 
 def ask(case: Case, workload: Workload) -> inference.Question:
     """The prediction as our client asks for it."""
-    return inference.ask(describe(workload), {"x": case.input}, outputs=None, request_id=_REQUEST_ID)
+    return inference.ask(describe(workload), {"x": case.input}, outputs=None)
 
 
 def prepare_wrong(workload: Workload, *, port: int, count: int) -> Prepared:

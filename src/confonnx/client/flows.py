@@ -117,7 +117,7 @@ class Call(Generic[T_co]):
 
 @dataclass(frozen=True, slots=True)
 class Flows:
-    """The flows of one client. ``random_bytes`` makes nonces and request ids."""
+    """The flows of one client. ``random_bytes`` makes nonces."""
 
     options: ClientOptions
     state: ClientState
@@ -158,11 +158,10 @@ class Flows:
         now: datetime,
     ) -> SealedFlow[dict[str, Value]]:
         """Runs a model. See `Client.predict` for what it takes, gives and raises."""
-        request_id = self.random_bytes(16).hex()
 
         def prepare(keys: AttestedKeys) -> Call[dict[str, Value]]:
             description = select(keys, model, version)
-            question = inference.ask(description, inputs, outputs=outputs, request_id=request_id)
+            question = inference.ask(description, inputs, outputs=outputs)
             return Call(
                 "POST",
                 f"{model_path(description)}/infer",

@@ -34,7 +34,7 @@ class Question:
 
     model: ModelDescription
     wanted: tuple[ValueSpec, ...]
-    request_id: str
+    request_id: str | None
     content_type: str
     header_length: int | None
     body: tuple[Buffer, ...]
@@ -78,9 +78,16 @@ class Question:
 
 
 def ask(
-    model: ModelDescription, inputs: Mapping[str, object], *, outputs: Sequence[str] | None, request_id: str
+    model: ModelDescription,
+    inputs: Mapping[str, object],
+    *,
+    outputs: Sequence[str] | None,
+    request_id: str | None = None,
 ) -> Question:
     """The question to ``model``; ``outputs`` None means all of them.
+
+    A sealed answer opens for its own request alone, so it needs no ``request_id``; without one, requests for
+    tensors of the same shapes have the same JSON, which a server that knows it need not parse.
 
     Raises InvalidInputError for inputs that are missing, extra or do not fit, and for outputs that the model
     lacks.

@@ -30,7 +30,7 @@ from confonnx.ohttp.encapsulation import (
     setup_sending,
     suite_of,
 )
-from confonnx.ohttp.hkdf import expand, extract
+from confonnx.ohttp.hkdf import key_and_nonce
 from confonnx.ohttp.hpke import ReceiverContext, SenderContext
 from confonnx.ohttp.key_config import KeyConfig
 from confonnx.ohttp.reader import Buffer, encode_varint
@@ -299,10 +299,10 @@ class _ResponseKeys:
     __slots__ = ("_base", "_counter", "_size", "cipher")
 
     def __init__(self, aead: Aead, secret: bytes, salt: bytes) -> None:
-        prk = extract(salt, secret)
-        self.cipher: Cipher = aead.cipher(expand(prk, b"key", aead.key_size))
+        key, nonce = key_and_nonce(salt, secret, aead.key_size)
+        self.cipher: Cipher = aead.cipher(key)
         self._size = aead.nonce_size
-        self._base = int.from_bytes(expand(prk, b"nonce", self._size), "big")
+        self._base = int.from_bytes(nonce, "big")
         self._counter = 0
 
     def next_nonce(self) -> bytes:

@@ -21,7 +21,7 @@ from typing import Protocol
 
 from confonnx.errors import EncapsulationError, KeyConfigError
 from confonnx.ohttp.aead import NONCE_SIZE, OPEN_FAILED, Aead, Cipher, open_sealed, seal_parts
-from confonnx.ohttp.hkdf import expand_key_and_nonce, extract
+from confonnx.ohttp.hkdf import key_and_nonce
 from confonnx.ohttp.hpke import (
     Kdf,
     PrivateKey,
@@ -212,9 +212,9 @@ class _OneShot:
 
     def _key(self, response_nonce: bytes) -> tuple[Cipher, bytes]:
         """RFC 9458 §4.4 steps 3 to 6: the AEAD and its nonce."""
-        prk = extract(self._salt + response_nonce, self._take_secret())
-        key, nonce = expand_key_and_nonce(prk, self._aead.key_size, NONCE_SIZE)
-        return self._aead.cipher(key), nonce
+        aead = self._aead
+        key, nonce = key_and_nonce(self._salt + response_nonce, self._take_secret(), aead.key_size)
+        return aead.cipher(key), nonce
 
     def _take_secret(self) -> bytes:
         try:

@@ -36,14 +36,14 @@ def expand(prk: bytes, info: bytes, length: int) -> bytes:
     return okm[:length]
 
 
-def expand_key_and_nonce(prk: bytes, key_size: int, nonce_size: int) -> tuple[bytes, bytes]:
-    """``expand(prk, "key")`` and ``expand(prk, "nonce")`` (RFC 9458 §4.4), with the padding of ``prk`` done
-    once. Neither size is over 32.
+def key_and_nonce(salt: bytes, secret: bytes, key_size: int) -> tuple[bytes, bytes]:
+    """RFC 9458 §4.4 steps 3 to 5: ``expand(extract(salt, secret), "key")`` of at most 32 bytes, and
+    ``"nonce"`` of 12. Every answer needs them, so the pads of the pseudorandom key are made once.
     """
-    inner, outer = _pads(prk)
+    inner, outer = _pads(_hmac(salt, secret))
     key = sha256(outer + sha256(inner + b"key\x01").digest()).digest()
     nonce = sha256(outer + sha256(inner + b"nonce\x01").digest()).digest()
-    return key[:key_size], nonce[:nonce_size]
+    return key[:key_size], nonce[:12]
 
 
 def labeled_extract(suite_id: bytes, salt: bytes, label: bytes, ikm: bytes) -> bytes:

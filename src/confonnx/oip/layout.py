@@ -77,12 +77,12 @@ def is_plain(type_: ValueType) -> bool:
     return isinstance(type_, TensorType) and type_.datatype in _PLAIN
 
 
-def shapes_of(values: Mapping[str, Value]) -> tuple[list[Array], Shapes | None]:
-    """The arrays among ``values``, and their shapes where all values are arrays with elements, in C order."""
+def shapes_of(values: Mapping[str, Value]) -> Shapes | None:
+    """The shapes of ``values`` where all are arrays with elements, in C order."""
     arrays = [value for value in values.values() if isinstance(value, np.ndarray)]
     if len(arrays) != len(values) or not all(array.size and array.flags.c_contiguous for array in arrays):
-        return arrays, None
-    return arrays, [array.shape for array in arrays]
+        return None
+    return [array.shape for array in arrays]
 
 
 def _array(body: Buffer, place: _Place) -> Array:

@@ -86,6 +86,7 @@ class Session:
         self.operators = operators(proto)
         self._input_types = {spec.name: spec.type for spec in self.schema.inputs}
         self._output_types = {spec.name: spec.type for spec in self.schema.outputs}
+        self._names = list(self._output_types)
         self._packed_inputs = {name for name, type_ in self._input_types.items() if is_packed(type_)}
         self._packed_outputs = {name for name, type_ in self._output_types.items() if is_packed(type_)}
         self._run_config = (
@@ -116,14 +117,16 @@ class Session:
         name of an output that the model does not have, or where a run fails on inputs that give one of the
         model's symbols two sizes.
         """
-        names = list(outputs) if outputs else list(self._output_types)
-        self._check_outputs(names)
+        names = self._names
+        if outputs:
+            names = list(outputs)
+            self._check_outputs(names)
         settings = self._run_options(abort)
-        packed = not self._packed_outputs.isdisjoint(names)
         try:
-            if packed:
+            if self._packed_outputs and not self._packed_outputs.isdisjoint(names):
                 return self._run_with_ort_values(inputs, names, settings)
-            return dict(zip(names, self._session.run(names, self._feed(inputs), settings), strict=True))
+            fed = self._feed(inputs) if self._packed_inputs else inputs
+            return dict(zip(names, self._session.run(names, fed, settings), strict=True))
         except ORT_ERRORS as error:
             if abort is not None and abort.requested:
                 raise InferenceError("the run was ended before it was done") from None

@@ -146,7 +146,6 @@ class App:
     async def handle(self, request: HttpRequest) -> HttpResponse:
         """The outer answer to ``request``. Raises nothing but ``asyncio.CancelledError``."""
         started = time.monotonic()
-        request_id = _request_id(request)
         route = self._route(request)
         try:
             if route == "gateway" and request.method == "POST":
@@ -157,11 +156,15 @@ class App:
             self._log_defect(error)
             response = problem(500)
         kind = RequestRefused if response.status >= 400 else RequestAnswered
+        request_id = _request_id(request)
         if self._log.writes(kind.level):
+            request_id = request_id or os.urandom(8).hex()
             milliseconds = round((time.monotonic() - started) * 1000)
             self._log.emit(
                 kind(request_id=request_id, route=route, status=response.status, milliseconds=milliseconds)
             )
+        if request_id is None:
+            return response
         return HttpResponse(response.status, {**response.fields, "x-request-id": request_id}, response.body)
 
     async def _answer(self, route: str, request: HttpRequest) -> HttpResponse:
@@ -266,7 +269,8 @@ class App:
                 return plain_error(
                     415, "content-encoding is not used inside the seal; send the body as it is"
                 )
-            await self._authenticator.check(head.field("authorization"))
+            if self._authenticator.schemes:
+                await self._authenticator.check(head.field("authorization"))
             return await self._routes.answer(head, body, recall)
         except SeenBeforeError:
             raise
@@ -307,10 +311,10 @@ class App:
         return error_id
 
 
-def _request_id(request: HttpRequest) -> str:
+def _request_id(request: HttpRequest) -> str | None:
     """The ingress's id where it is a plain one; it is never brought together with anything inside."""
     given = request.fields.get("x-request-id")
-    return given if given and _REQUEST_ID.fullmatch(given) else os.urandom(8).hex()
+    return given if given and _REQUEST_ID.fullmatch(given) else None
 
 
 def _paths(prefix: str) -> dict[str, str]:
@@ -343,7 +347,7 @@ def _seal(
 ) -> bytearray:
     size = sum(map(len, parts))
     limit = options.max_response_bytes
-    if (padme(size) if options.pad else size) + _SEAL_OVERHEAD > limit:
+    if 2 * size + _SEAL_OVERHEAD > limit and (padme(size) if options.pad else size) + _SEAL_OVERHEAD > limit:
         reply = error_reply(TooLargeError(f"the answer is over the server's limit of {limit} bytes"))
         parts = _encode(reply, len(reply.body[0]), second, Recall())
     return sealer.seal(parts, pad=options.pad, into=into)

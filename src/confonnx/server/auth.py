@@ -149,11 +149,8 @@ class Authenticator:
         self._remembered: OrderedDict[bytes, None] = OrderedDict()
         self._one_at_a_time = asyncio.Semaphore(1)
         self._waiting = 0
-
-    @property
-    def schemes(self) -> tuple[str, ...]:
-        """What is accepted, as the statement spells it: ``basic``, ``bearer``; empty when all may ask."""
-        return (*(("basic",) if self._passwords else ()), *(("bearer",) if self._keys else ()))
+        self.schemes = (*(("basic",) if self._passwords else ()), *(("bearer",) if self._keys else ()))
+        """What is accepted, as the statement spells it; empty when all may ask."""
 
     @property
     def challenge(self) -> str:

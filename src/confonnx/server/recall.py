@@ -7,12 +7,13 @@ come. It belongs to one session: no client can tell from the time of its answers
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from typing import cast
 
 from confonnx.ohttp import bhttp
 from confonnx.oip import binary, messages
-from confonnx.oip.datatypes import Buffer
+from confonnx.oip.datatypes import Array, Buffer
 from confonnx.oip.layout import RequestLayout, Shapes, is_plain, shapes_of
 from confonnx.oip.values import Value
 from confonnx.runtime.registry import LoadedModel
@@ -44,9 +45,10 @@ class AnswerForm:
 
     def write(self, values: Mapping[str, Value]) -> tuple[AnswerHeader, tuple[Buffer, ...]]:
         """The model's outputs as the header and what follows it. Raises InvalidInputError."""
-        arrays, shapes = shapes_of(values)
-        if self._last is not None and shapes == self._last[0]:
-            return self._last[1], tuple([array.data.cast("B") for array in arrays])
+        if self._last is not None:
+            arrays = cast("Collection[Array]", values.values())  # as they were the last time, and always are
+            if [array.shape for array in arrays] == self._last[0]:
+                return self._last[1], tuple([array.data.cast("B") for array in arrays])
         description = self.model.description
         types = {spec.name: spec.type for spec in description.outputs}
         outputs = tuple(messages.InferOutput(name, types[name], value) for name, value in values.items())
@@ -56,6 +58,7 @@ class AnswerForm:
         if encoded.header_length is not None:
             fields = ((binary.HEADER_LENGTH_FIELD, str(encoded.header_length)),)
         header = AnswerHeader(encoded.content_type, fields, encoded.parts[0])
+        shapes = shapes_of(values)
         binary_alone = len(encoded.parts) == 1 + len(values)
         if shapes and binary_alone and all(is_plain(types[name]) for name in values):
             self._last = shapes, header

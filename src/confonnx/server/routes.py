@@ -115,7 +115,7 @@ class Routes:
         """The answer to one opened, authenticated request. Raises the errors that ``error_reply`` takes."""
         known = recall.prediction
         if known is not None and known.repeats(head, body):
-            return await self._infer_again(known, body)
+            return await self._infer_again(known.form, known.layout.read(body), inline=known.inline)
         segments = [unquote(segment) for segment in head.path.partition("?")[0].split("/")[1:]]
         if len(segments) > 1 and segments[-1] == "":
             segments.pop()  # the protocol's own documents write both /v2 and /v2/
@@ -158,11 +158,10 @@ class Routes:
         model = self._registry.find(name, version)
         return messages.encode_model_ready(model.description.name, ready=self._is_ready())
 
-    async def _infer_again(self, known: Prediction, body: Buffer) -> Reply:
+    async def _infer_again(self, form: AnswerForm, inputs: Mapping[str, Value], *, inline: bool) -> Reply:
         """As :meth:`_infer` of a request that differs from an earlier one in its tensors alone."""
-        form, inputs = known.form, known.layout.read(body)
         try:
-            if known.inline:
+            if inline:
                 return self._complete(form, inputs, None)
             return await self._on_pool(form.model, lambda abort: self._complete(form, inputs, abort))
         except ConfonnxError as error:

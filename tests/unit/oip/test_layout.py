@@ -86,7 +86,7 @@ def test_types() -> None:
 
 def test_shapes() -> None:
     array = np.zeros((2, 3), np.float32)
-    assert shapes_of({"a": array, "b": array[0]})[1] == [(2, 3), (3,)]
-    assert shapes_of({"a": array, "b": None})[1] is None
-    assert shapes_of({"a": array.T})[1] is None
-    assert shapes_of({"a": array[:0]})[1] is None
+    assert shapes_of({"a": array, "b": array[0]}) == [(2, 3), (3,)]
+    assert shapes_of({"a": array, "b": None}) is None
+    assert shapes_of({"a": array.T}) is None
+    assert shapes_of({"a": array[:0]}) is None
