@@ -39,10 +39,10 @@ lint: $(VENV)/.dev   ## formatting, types, import contracts
 	$(BIN)/lint-imports --no-cache
 
 bench: $(VENV)/.dev   ## sealed against plaintext, as ratios in one interleaved run
-	$(BIN)/python -m benchmarks.sealed_vs_plain
+	$(BIN)/python -m benchmarks.sealed_vs_plain --json build/bench/sealed.json
 
 bench-peers: $(VENV)/.dev $(PEERS:%=build/peers/%/.done)   ## sealed against other model servers in the clear
-	$(BIN)/python -m benchmarks.against_peers
+	$(BIN)/python -m benchmarks.against_peers --json build/bench/peers.json
 
 fuzz: $(VENV)/.dev   ## the fuzz targets, ten minutes each
 	for target in tests/fuzz/fuzz_*.py; do \

@@ -14,7 +14,6 @@ Sealed, over raw sockets; every answer is held against what onnxruntime says in 
 from __future__ import annotations
 
 import argparse
-import json
 import socket
 from collections import Counter
 from collections.abc import Sequence
@@ -31,6 +30,7 @@ from benchmarks.load import ask_once
 from benchmarks.machine import Cores, choose_cores, describe_machine, resident_bytes
 from benchmarks.open_loop import allow_connections, run_open_loop
 from benchmarks.quantiles import Spread, paired_ratios, quantile, spread
+from benchmarks.report import write_json
 from benchmarks.rounds import say
 from benchmarks.servers import confonnx_server
 from benchmarks.variants import Variant
@@ -138,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(text(findings))
     if given.json is not None:
         document = {"machine": asdict(machine), **asdict(findings)}
-        given.json.write_text(json.dumps(document, indent=1) + "\n")
+        write_json(given.json, document)
 
 
 def measure_scaling(workload: Workload, cores: Cores, load: Worker, *, rounds: int) -> list[Scaling]:

@@ -13,7 +13,6 @@ that, others used it too, and the ratio that was measured says little.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from benchmarks.figures import Round
 from benchmarks.generator import Outcome, Window, Worker, run_window, worker
 from benchmarks.machine import choose_cores, describe_machine
 from benchmarks.quantiles import Spread, paired_ratios, quantile, spread
+from benchmarks.report import write_json
 from benchmarks.rounds import say
 from benchmarks.servers import Server, several_processes
 from benchmarks.variants import Variant
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(text(found))
     if given.json is not None:
         document = {"machine": asdict(machine), "comparisons": [asdict(entry) for entry in found]}
-        given.json.write_text(json.dumps(document, indent=1) + "\n")
+        write_json(given.json, document)
 
 
 def compare(

@@ -94,7 +94,7 @@ class Report:
             "exchanges": self.results.exchanges,
             "memory": [{**asdict(growth), "payloads": growth.payloads} for growth in self.growths],
         }
-        path.write_text(json.dumps(document, indent=1) + "\n")
+        write_json(path, document)
 
     def _columns(self, view: str) -> Sequence[Sequence[Column]]:
         if view == "server":
@@ -160,6 +160,10 @@ class Report:
                     lines.append(f"{cell.concurrency:>3} {cell.variant:<14} {_ratio(spread)}")
         return "\n".join(lines)
 
+    def _overhead_json(self, cell: Cell) -> dict[str, object] | None:
+        measured = replace(cell, variant=Variant.IN_PROCESS) in self.results.rounds
+        return asdict(self.results.overhead(cell)) if measured else None
+
     def _cell_json(self, cell: Cell) -> dict[str, object]:
         bases = sorted({other.variant for other in self.results.cells(cell.view, cell.workload)})
         summary = self.results.summary(cell)
@@ -167,6 +171,7 @@ class Report:
             **asdict(cell),
             **asdict(summary),
             "generator_limited": summary.generator_limited,
+            "overhead": self._overhead_json(cell),
             "ratios": {
                 base: asdict(self.results.compare(cell, base))
                 for base in bases
@@ -179,6 +184,12 @@ class Report:
 _SMALL = 64 << 10
 _RATIO = 16
 _HEADER = f"{'c':>3} {'variant':<14} {'p50':>8} {'p99':>8} {'req/s':>8}  {'CPU':>8} {'peak':>9}  gen other"
+
+
+def write_json(path: Path, document: object) -> None:
+    """``document`` as JSON, in a folder that is made if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document, indent=1) + "\n")
 
 
 def _machine_text(machine: Machine, settings: dict[str, object]) -> str:

@@ -13,7 +13,6 @@ minutes) does not count: the slope is that of the second half.
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import socket
 import struct
@@ -32,6 +31,7 @@ from benchmarks.exchanges import prepare, prepare_wrong
 from benchmarks.generator import Window, run_window
 from benchmarks.load import LoadError, ask_once, split_answer
 from benchmarks.machine import choose_cores, describe_machine, on_core, resident_bytes
+from benchmarks.report import write_json
 from benchmarks.servers import Server, confonnx_repository
 from benchmarks.variants import Variant
 from benchmarks.workloads import Workload, make_workloads
@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(text(samples, slope, done))
     if given.json is not None:
         document = {"machine": asdict(machine), "samples": samples, "slope": asdict(slope), "done": done}
-        given.json.write_text(json.dumps(document, indent=1) + "\n")
+        write_json(given.json, document)
     return 0 if slope.flat else 1
 
 
