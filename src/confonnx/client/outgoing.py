@@ -16,7 +16,7 @@ from confonnx.client.exchange import HttpRequest
 from confonnx.client.options import Connection
 from confonnx.errors import TransportError
 from confonnx.http.fields import Fields
-from confonnx.http.message import DeadlinePassed, Outgoing, request_head
+from confonnx.http.message import Outgoing, OutOfTimeError, request_head
 from confonnx.http.route import Route, dangerous_unverified_tls, private_tls, system_tls
 from confonnx.http.url import Url, parse_proxy, parse_url
 
@@ -110,7 +110,7 @@ def told(outgoing: Outgoing, timeout: float | None) -> Iterator[None]:
     """Failures in the block, raised as TransportErrors that name the request and its URL without a query."""
     try:
         yield
-    except (DeadlinePassed, TimeoutError) as error:
+    except (OutOfTimeError, TimeoutError) as error:
         assert timeout is not None  # there is no other deadline
         raise TransportError(
             f"{_name(outgoing)}: no complete answer within {timeout:.3g} s; give a longer timeout= if it "

@@ -21,10 +21,10 @@ from confonnx.errors import TransportError
 from confonnx.http.idle import Idle
 from confonnx.http.message import (
     Answer,
-    DeadlinePassed,
     Inlet,
     OpenBody,
     Outgoing,
+    OutOfTimeError,
     check_tunnel,
     may_repeat,
     tunnel_request,
@@ -32,6 +32,7 @@ from confonnx.http.message import (
 from confonnx.http.route import Route
 from confonnx.http.url import Origin, Proxy
 
+ADDRESS_SECONDS: Final = 2.0  # for an address to answer, if there are others (RFC 8305 §5)
 _LONGEST_WAIT: Final = 1e6  # seconds; the system counts milliseconds in 32 bits
 
 _Address: TypeAlias = tuple[int, int, int, str, Any]  # as getaddrinfo gives it
@@ -52,7 +53,7 @@ class Connection:
         """Sends ``octets``, and reads meanwhile what comes of ``answer``. False: not all of them, since the
         answer ended the request.
 
-        Raises DeadlinePassed, TransportError and what the sink raises.
+        Raises OutOfTimeError, TransportError and what the sink raises.
         """
         view = memoryview(octets)
         while view and not answer.ends_request:
@@ -69,7 +70,7 @@ class Connection:
         return not view
 
     def read(self, answer: Answer, deadline: float | None) -> None:
-        """Waits for more of ``answer``. Raises DeadlinePassed, TransportError and what the sink raises."""
+        """Waits for more of ``answer``. Raises OutOfTimeError, TransportError and what the sink raises."""
         if self._tls is None or not self._tls.pending():
             self._waiter.wait(deadline)
         while not self._receive(answer, deadline):
@@ -115,7 +116,7 @@ class Pool:
         """Sends ``request``, and gives its answer to what ``open_body`` makes, by ``deadline`` (monotonic
         clock).
 
-        Raises DeadlinePassed, TransportError (whose text lacks what was asked for) and what the sink raises.
+        Raises OutOfTimeError, TransportError (whose text lacks what was asked for) and what the sink raises.
         """
         kept = self._idle.take(request.url.origin)
         if kept is None or not self._attempt(kept, request, open_body, deadline, is_new=False):
@@ -124,7 +125,7 @@ class Pool:
 
     def open(self, origin: Origin, *, deadline: float | None) -> Connection:
         """A connection for an exchange that the caller drives; it is then put back or closed. Raises
-        DeadlinePassed and TransportError."""
+        OutOfTimeError and TransportError."""
         return self._idle.take(origin) or _connect(origin, self._route, deadline)
 
     def put(self, origin: Origin, connection: Connection) -> None:
@@ -188,18 +189,18 @@ class Waiter:
         """Waits until the socket can be read, or with ``write`` also until it can be written. Whether it can
         be read.
 
-        Raises DeadlinePassed.
+        Raises OutOfTimeError.
         """
         left = _left(deadline)
         if sys.platform == "win32":  # it has no poll
             readable, writable, _ = select.select([self._socket], [self._socket] if write else [], [], left)
             if not readable and not writable:
-                raise DeadlinePassed
+                raise OutOfTimeError
             return bool(readable)
         self._poll.modify(self._socket, select.POLLIN | (select.POLLOUT if write else 0))
         found = self._poll.poll(None if left is None else left * 1000)
         if not found:
-            raise DeadlinePassed
+            raise OutOfTimeError
         return found[0][1] & ~select.POLLOUT != 0
 
 
@@ -208,46 +209,42 @@ def _left(deadline: float | None) -> float | None:
         return None
     left = deadline - monotonic()
     if left <= 0:
-        raise DeadlinePassed
+        raise OutOfTimeError
     return min(left, _LONGEST_WAIT)
 
 
 def _connect(origin: Origin, route: Route, deadline: float | None) -> Connection:
+    first = origin if route.proxy is None else route.proxy.origin
     try:
-        return _connect_by(origin, route, deadline)
-    except OSError as error:  # ssl.SSLError is one
+        connected = _connect_tcp(first.host, first.port, deadline)
+        try:
+            if origin.scheme == "https":
+                if route.proxy is not None:
+                    _open_tunnel(Connection(connected), origin, route.proxy, deadline)
+                connected = _start_tls(connected, route.tls, origin.host, deadline)
+            return Connection(connected)
+        except BaseException:
+            connected.close()
+            raise
+    except (OSError, ValueError) as error:  # the latter: a name that no host can have
         raise TransportError(f"cannot connect: {error}") from error
 
 
-def _connect_by(origin: Origin, route: Route, deadline: float | None) -> Connection:
-    first = origin if route.proxy is None else route.proxy.origin
-    connected = _connect_tcp(first.host, first.port, deadline)
-    try:
-        if origin.scheme == "http":
-            return Connection(connected)
-        if route.proxy is not None:
-            _open_tunnel(Connection(connected), origin, route.proxy, deadline)
-        encrypted = route.tls.wrap_socket(
-            connected, server_hostname=origin.host, do_handshake_on_connect=False
-        )  # takes over the descriptor
-        connected = encrypted
-        _shake_hands(encrypted, deadline)
-        return Connection(encrypted)
-    except BaseException:
-        connected.close()
-        raise
-
-
 def _connect_tcp(host: str, port: int, deadline: float | None) -> socket.socket:
-    """A connection to the first address that accepts one. The time that is left is divided, so that one that
-    does not answer leaves some for the next."""
+    """A connection to the first address that accepts one. Raises OSError."""
     addresses = _look_up(host, port, deadline)
     failed: OSError | None = None
-    for tried, (family, kind, protocol, _, address) in enumerate(addresses):
+    for tried, (family, kind, protocol, _, address) in enumerate(addresses, 1):
         left = _left(deadline)
-        connected = socket.socket(family, kind, protocol)
+        if tried < len(addresses):
+            left = ADDRESS_SECONDS if left is None else min(left, ADDRESS_SECONDS)
         try:
-            connected.settimeout(None if left is None else left / (len(addresses) - tried))
+            connected = socket.socket(family, kind, protocol)
+        except OSError as error:  # an address family that this machine does not have
+            failed = error
+            continue
+        try:
+            connected.settimeout(left)
             connected.connect(address)
             connected.setblocking(False)
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -272,7 +269,7 @@ def _look_up(host: str, port: int, deadline: float | None) -> Sequence[_Address]
     def ask() -> None:
         try:
             found.set_result(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-        except (OSError, UnicodeError) as error:  # a host name that IDNA refuses is the latter
+        except (OSError, ValueError) as error:  # the latter: a name that IDNA refuses
             found.set_exception(error)
 
     if deadline is None or ":" in host or host.replace(".", "").isdigit():
@@ -282,9 +279,7 @@ def _look_up(host: str, port: int, deadline: float | None) -> Sequence[_Address]
     try:
         return found.result(_left(deadline))
     except TimeoutError:
-        raise DeadlinePassed from None
-    except UnicodeError as error:
-        raise OSError(f"no host has the name {host!r}") from error
+        raise OutOfTimeError from None
 
 
 def _open_tunnel(connection: Connection, origin: Origin, proxy: Proxy, deadline: float | None) -> None:
@@ -295,14 +290,22 @@ def _open_tunnel(connection: Connection, origin: Origin, proxy: Proxy, deadline:
     check_tunnel(answer)
 
 
-def _shake_hands(connected: ssl.SSLSocket, deadline: float | None) -> None:
-    waiter = Waiter(connected)
-    while True:
-        try:
-            connected.do_handshake()
-        except ssl.SSLWantReadError:
-            waiter.wait(deadline)
-        except ssl.SSLWantWriteError:
-            waiter.wait(deadline, write=True)
-        else:
-            return
+def _start_tls(
+    connected: socket.socket, tls: ssl.SSLContext, host: str, deadline: float | None
+) -> ssl.SSLSocket:
+    """Takes over ``connected``."""
+    encrypted = tls.wrap_socket(connected, server_hostname=host, do_handshake_on_connect=False)
+    waiter = Waiter(encrypted)
+    try:
+        while True:
+            try:
+                encrypted.do_handshake()
+            except ssl.SSLWantReadError:
+                waiter.wait(deadline)
+            except ssl.SSLWantWriteError:
+                waiter.wait(deadline, write=True)
+            else:
+                return encrypted
+    except BaseException:
+        encrypted.close()
+        raise

@@ -54,13 +54,17 @@ class Idle(Generic[ConnectionT]):
 
     def put(self, origin: Origin, connection: ConnectionT) -> None:
         """Keeps ``connection`` for the next exchange, or closes it where there are enough."""
-        connection.idle_since = monotonic()
+        now = connection.idle_since = monotonic()
         with self._lock:
             kept = self._kept.setdefault(origin, [])
-            if not self._closed and len(kept) < _MAX_IDLE:
+            if self._closed or len(kept) >= _MAX_IDLE:
+                over = [connection]
+            else:
                 kept.append(connection)
-                return
-        connection.close()
+                over = [old for old in kept if old.idle_since <= now - _KEEP_ALIVE_SECONDS]
+                del kept[: len(over)]  # those that waited longest are first
+        for old in over:
+            old.close()
 
     def close(self) -> None:
         """Closes them all, and those that are put back later."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import ClassVar, Final, TypeAlias
 
@@ -26,9 +26,8 @@ _SCRATCH_BYTES: Final = 64 * 1024
 _JOIN_BYTES: Final = 64 * 1024
 
 
-class DeadlinePassed(Exception):  # noqa: N818
-    """The time for an exchange is over. For those who drive exchanges, to tell it as they tell their
-    errors."""
+class OutOfTimeError(Exception):
+    """The deadline of an exchange passed. Whoever asked for it tells so by an error of the one tree."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +48,8 @@ class Outgoing:
 
     method: str
     url: Url
-    head: bytes
-    body: Buffer = b""
+    head: bytes = field(repr=False)  # it may hold credentials
+    body: Buffer = field(default=b"", repr=False)
 
     def octets(self) -> tuple[bytes | memoryview, ...]:
         """What to write, in as few writes as are worth a copy."""
@@ -206,10 +205,10 @@ class Answer:
         first = self._parser is None
         parser = self._parser = self._parser or _parser(self._method)
         parser.receive_data(data)
-        event = _next_event(parser)
+        event = self._next_event(parser)
         while type(event) is h11.InformationalResponse:
             first = False
-            event = _next_event(parser)
+            event = self._next_event(parser)
         if event is h11.NEED_DATA:
             return
         assert type(event) is h11.Response  # what else comes first is an error
@@ -250,7 +249,7 @@ class Answer:
         if data is not None:
             self._parser.receive_data(data)
         while True:
-            event = _next_event(self._parser)
+            event = self._next_event(self._parser)
             if type(event) is h11.Data:
                 self._sink.feed(bytes(event.data))
             elif type(event) is h11.EndOfMessage:
@@ -260,9 +259,19 @@ class Answer:
             else:
                 return
 
+    def _next_event(self, parser: h11.Connection) -> object:
+        try:
+            return parser.next_event()
+        except h11.RemoteProtocolError as error:
+            # Its text quotes what came, and anyone on the path can write that.
+            what = "it was closed before the answer ended" if self._closed else "what came is no HTTP answer"
+            raise TransportError(f"the connection failed: {what}") from error
+
     def _broke_off_if(self, closed: bool) -> None:
         if closed:
-            raise TransportError(f"the connection failed: {self._missing} bytes of the answer are missing")
+            raise TransportError(
+                f"the connection failed: it was closed before the last {self._missing} bytes of the answer"
+            )
 
 
 def request_head(method: str, target: str, fields: Iterable[tuple[str, str]]) -> bytes:
@@ -277,8 +286,8 @@ def request_head(method: str, target: str, fields: Iterable[tuple[str, str]]) ->
             headers=[(name.encode("ascii"), value.encode("latin-1")) for name, value in fields],
         )
         octets = h11.Connection(h11.CLIENT).send(request)
-    except h11.LocalProtocolError as error:
-        raise ValueError(str(error)) from error
+    except h11.LocalProtocolError:  # its text quotes what may be a credential
+        raise ValueError(f"a {method} request has a target or a field that HTTP does not allow") from None
     assert octets is not None
     return octets.removesuffix(b"\r\n")
 
@@ -333,14 +342,6 @@ def _parser(method: str) -> h11.Connection:
 @lru_cache(maxsize=8)
 def _request(method: str) -> h11.Request:
     return h11.Request(method=method, target="/", headers=[("host", "-")])
-
-
-def _next_event(parser: h11.Connection) -> object:
-    try:
-        return parser.next_event()
-    except h11.RemoteProtocolError as error:
-        # Its text quotes what came, and anyone on the path can write that.
-        raise TransportError("the connection failed: closed early, or what came is no HTTP answer") from error
 
 
 def _head(parser: h11.Connection, response: h11.Response) -> Head:

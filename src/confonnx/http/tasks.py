@@ -10,10 +10,10 @@ import socket
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from typing import Final, cast
 
 from confonnx.errors import ConfonnxError, TransportError
-from confonnx.http.blocking import Waiter
+from confonnx.http.blocking import ADDRESS_SECONDS, Waiter
 from confonnx.http.idle import Idle
 from confonnx.http.message import (
     Answer,
@@ -29,8 +29,6 @@ from confonnx.http.url import Origin, Proxy
 
 _PIECE_BYTES: Final = 256 * 1024  # the event loop copies what does not go out at once; this bounds the copy
 _HELD_BYTES: Final = 256 * 1024  # read ahead of whoever takes the pieces of an answer
-
-_HAPPY_EYEBALLS_SECONDS: Final = 0.25  # RFC 8305 §8
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -118,8 +116,7 @@ class Connection(asyncio.BufferedProtocol):
     # What the event loop calls:
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by its class
         connected = transport.get_extra_info("socket")
         self._descriptor = connected.fileno()
         self._waiter = Waiter(connected)
@@ -144,6 +141,8 @@ class Connection(asyncio.BufferedProtocol):
             self._receive(self._answer, 0)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if exc is None and not self.is_over:
+            self.eof_received()  # which uvloop leaves out under TLS
         self._ended = True
         if exc is not None and self._answer is not None and self._failure is None:
             self._read_rest(self._answer)
@@ -277,9 +276,7 @@ class Pool:
 async def _connect(origin: Origin, route: Route) -> Connection:
     first = origin if route.proxy is None else route.proxy.origin
     try:
-        _, connection = await asyncio.get_running_loop().create_connection(
-            Connection, first.host, first.port, happy_eyeballs_delay=_HAPPY_EYEBALLS_SECONDS
-        )
+        connection = await _connect_tcp(first.host, first.port)
         try:
             if origin.scheme == "https":
                 if route.proxy is not None:
@@ -288,9 +285,25 @@ async def _connect(origin: Origin, route: Route) -> Connection:
         except BaseException:
             await connection.abort()
             raise
-    except (OSError, UnicodeError) as error:  # the latter: a name that IDNA refuses
+    except (OSError, ValueError) as error:  # the latter: a name that no host can have
         raise TransportError(f"cannot connect: {error}") from error
     return connection
+
+
+async def _connect_tcp(host: str, port: int) -> Connection:
+    """A connection to the first address that accepts one. Raises OSError and ValueError."""
+    loop = asyncio.get_running_loop()
+    addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    failed: OSError | None = None
+    for tried, (*_, address) in enumerate(addresses, 1):
+        try:
+            async with asyncio.timeout(None if tried == len(addresses) else ADDRESS_SECONDS):
+                _, connection = await loop.create_connection(Connection, *address[:2])
+                return connection
+        except OSError as error:  # TimeoutError is one
+            failed = error
+    assert failed is not None  # there was an address
+    raise failed
 
 
 async def _send_all(connection: Connection, request: Outgoing, answer: Answer) -> bool:

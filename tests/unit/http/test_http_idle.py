@@ -56,6 +56,15 @@ def test_old_ones_and_broken_ones_are_closed(clock: list[float]) -> None:
     assert (old.closed, broken.closed, good.closed) == (True, True, False)
 
 
+def test_old_ones_go_when_another_comes(clock: list[float]) -> None:
+    kept: Idle[Fake] = Idle()
+    connections = [Fake() for _ in range(3)]
+    for connection in connections:
+        kept.put(HERE, connection)
+        clock[0] += 16
+    assert [connection.closed for connection in connections] == [True, False, False]
+
+
 def test_there_are_not_too_many() -> None:
     kept: Idle[Fake] = Idle()
     connections = [Fake() for _ in range(65)]

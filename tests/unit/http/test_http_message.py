@@ -268,8 +268,18 @@ def test_the_head_of_a_request() -> None:
     ("target", "value"), [("/a b", "x"), ("/a\r\nb", "x"), ("/", "x\r\ny: z"), ("/", "x\n"), ("/", "x\0")]
 )
 def test_no_second_line_comes_into_a_head(target: str, value: str) -> None:
-    with pytest.raises(ValueError, match="llegal"):
+    with pytest.raises(ValueError, match="does not allow"):
         request_head("GET", target, (("host", "a"), ("a", value)))
+
+
+def test_credentials_are_in_no_text() -> None:
+    with pytest.raises(ValueError, match="a GET request") as caught:
+        request_head("GET", "/", (("host", "a"), ("authorization", "Bearer hunter2\n")))
+    assert "hunter2" not in str(caught.value)
+    assert caught.value.__suppress_context__
+    outgoing = Outgoing("GET", parse_url("http://a/"), b"authorization: hunter2", b"sealed")
+    assert "hunter2" not in repr(outgoing)
+    assert "sealed" not in repr(outgoing)
 
 
 @pytest.mark.parametrize("size", [1, 17, 64 << 10, (64 << 10) + 1])

@@ -20,7 +20,7 @@ from confonnx.errors import (
 )
 from confonnx.http.blocking import Pool
 from confonnx.http.fields import field_value
-from confonnx.http.message import DeadlinePassed, Head, Outgoing, Sink, request_head
+from confonnx.http.message import Head, Outgoing, OutOfTimeError, Sink, request_head
 from confonnx.http.route import Route, system_tls
 from confonnx.http.url import parse_proxy, parse_url
 
@@ -74,7 +74,7 @@ class Downloader:
         download = _Download(request)
         try:
             self._pool.exchange(self._outgoing(request), download.open, deadline=deadline)
-        except DeadlinePassed as error:
+        except OutOfTimeError as error:
             raise TransportError(f"{request.what}: {request.url} did not answer in time") from error
         except (TransportError, ValueError) as error:  # the latter: no URL
             raise TransportError(f"{request.what}: cannot get {request.url}: {error}") from error
