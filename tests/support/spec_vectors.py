@@ -20,12 +20,21 @@ import numpy as np
 from confonnx.attestation.statement import report_data
 from confonnx.errors import ConfonnxError, UnknownKeyError
 from confonnx.ohttp import bhttp
+from confonnx.ohttp.aead import TAG_SIZE
+from confonnx.ohttp.bhttp_stream import (
+    CONTENT_END,
+    content_chunks,
+    encode_request_head,
+    encode_response_head,
+)
+from confonnx.ohttp.chunked import ChunkedRequestOpener, ChunkedRequestSealer, ChunkedResponseSealer
 from confonnx.ohttp.encapsulation import HEADER_SIZE, encapsulate_request, open_request, read_prefix
 from confonnx.ohttp.hpke import Buffer, Kem, PrivateKey
 from confonnx.ohttp.key_config import KeyConfig, encode_key_configs
 from confonnx.ohttp.session import MAX_REQUESTS, SEQ_SIZE, ReceiverSession, SenderSession
 from confonnx.oip import binary, messages
 from confonnx.oip.datatypes import Datatype, TensorType
+from confonnx.oip.records import CHUNK_BYTES, NOTICE, RECORDS_MEDIA_TYPE, encode_record
 from tests.support import simulated_server
 
 DIRECTORY = Path(__file__).resolve().parents[2] / "docs" / "spec" / "vectors"
@@ -178,6 +187,66 @@ def session() -> dict[str, Any]:
     }
 
 
+def stream() -> dict[str, Any]:
+    """Two records of one stream over KEM 0x0020, their answers and a notice; cut and damaged ones."""
+    key = PrivateKey.derive(Kem.X25519, _SEED)
+    config = KeyConfig(key_id=1, kem=Kem.X25519, public_key=key.public_key)
+    fields = (("date", _DATE), ("content-type", RECORDS_MEDIA_TYPE))
+    request = bhttp.Request("POST", "https", "confonnx.example", "/v2/models/digits/infer_stream", fields)
+    records = [
+        encode_record((b'{"inputs":[]}',)),
+        encode_record((b"{}      ", b"tensor"), header_length=8, padding=2),
+    ]
+    answers = [
+        encode_record((b"{}      ", b"output"), header_length=8, status=200, padding=2),
+        encode_record((b'{"error":"busy"}',), status=503, retry_after=2),
+        encode_record((), status=NOTICE),
+    ]
+    sealer = ChunkedRequestSealer(config, randomness=_EPHEMERAL)
+    sealed = _chunks(sealer, encode_request_head(request), records)
+    opener = ChunkedRequestOpener(_Keys((1, key)))
+    opened = [bytes(chunk) for chunk in opener.feed(sealed)]
+    answer = _chunks(
+        opener.response_sealer(randomness=_RESPONSE_NONCE),
+        encode_response_head(bhttp.Response(200, fields)),
+        answers,
+    )
+    first = len(sealed) - len(bytes(opener.finish())) - TAG_SIZE - 1
+    damaged = {
+        "the sealed end is missing": sealed[:first],
+        "nothing of the last chunk": sealed[: first + 1],
+        "cut by one byte": sealed[:-1],
+        "one byte more": sealed + b"\0",
+        "another key identifier": b"\x09" + sealed[1:],
+    }
+    return {
+        "what": "docs/spec/streams.md: a stream over KEM 0x0020; all values hexadecimal",
+        "key_seed": _SEED.hex(),
+        "key_configurations": encode_key_configs([config]).hex(),
+        "ephemeral_private_key": _EPHEMERAL.hex(),
+        "request_chunks": [chunk.hex() for chunk in opened],
+        "request_sealed": sealed.hex(),
+        "records": [_joined(record).hex() for record in records],
+        "response_nonce": _RESPONSE_NONCE.hex(),
+        "response_chunks": [bytes(chunk).hex() for chunk in sealer.response_opener().feed(answer)],
+        "response_sealed": answer.hex(),
+        "answers": [_joined(record).hex() for record in answers],
+        "refused": [
+            {"what": name, "request": message.hex(), "error": _stream_error(key, message)}
+            for name, message in damaged.items()
+        ],
+    }
+
+
+def _chunks(
+    sealer: ChunkedRequestSealer | ChunkedResponseSealer, head: bytes, records: Sequence[Sequence[Buffer]]
+) -> bytes:
+    sealed = [sealer.seal([head])]
+    for record in records:
+        sealed += [sealer.seal(chunk) for chunk in content_chunks(record, size=CHUNK_BYTES)]
+    return b"".join([*sealed, sealer.finish([CONTENT_END])])
+
+
 def attestation() -> dict[str, Any]:
     """A statement, what binds it, and the bundle that carries both, from one fixed secret, nonce and time."""
     bundle = simulated_server.bundle()
@@ -201,6 +270,7 @@ def documents() -> dict[str, dict[str, Any]]:
         "wire-x25519.json": wire(),
         "wire-xwing.json": xwing(kept),
         "session-x25519.json": session(),
+        "stream-x25519.json": stream(),
         "attestation.json": attestation(),
     }
 
@@ -235,6 +305,16 @@ def _session_error(keys: _Keys, message: bytes) -> str:
     except ConfonnxError as error:
         return error.code
     raise AssertionError("a damaged message opened")
+
+
+def _stream_error(key: PrivateKey, message: bytes) -> str:
+    opener = ChunkedRequestOpener(_Keys((1, key)))
+    try:
+        opener.feed(message)
+        opener.finish()
+    except ConfonnxError as error:
+        return error.code
+    raise AssertionError("a damaged stream opened")
 
 
 def _joined(parts: Sequence[Buffer]) -> bytes:

@@ -111,6 +111,10 @@ class _Facade:
     def finish(self) -> None:
         self._driver.run(self._inner.finish())
 
+    def is_ready(self) -> bool:
+        self._driver.run(asyncio.sleep(0))
+        return self._inner.is_ready()
+
     def receive(self) -> bytes | None:
         return self._driver.run(self._inner.receive())
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from time import monotonic
 from types import TracebackType
-from typing import Self, TypeAlias, TypeVar, cast
+from typing import Literal, Self, TypeAlias, TypeVar, cast, overload
 
 from confonnx.attestation.result import AttestedKeys
 from confonnx.attestation.statement import ModelDescription
@@ -14,7 +15,9 @@ from confonnx.client.base import ClientBase, Deadline
 from confonnx.client.exchange import HttpRequest
 from confonnx.client.flows import Action, EndorsementsWanted, KeysWanted, Reply, SealedFlow
 from confonnx.client.options import Connection
-from confonnx.client.transport import AsyncHttpTransport, AsyncTransport
+from confonnx.client.stream_drivers import AsyncInputs, Prediction, drive_async
+from confonnx.client.streams import DEFAULT_MAX_IN_FLIGHT, no_streams, predict_stream, stream_call
+from confonnx.client.transport import AsyncDuplexTransport, AsyncHttpTransport, AsyncTransport
 from confonnx.errors import ConfonnxError, TransportError, VerificationError
 from confonnx.oip.messages import ServerMetadata
 from confonnx.oip.values import Value
@@ -45,6 +48,59 @@ class AsyncClient(ClientBase[AsyncTransport]):
             inputs, model=model, version=version, outputs=outputs, now=self._transport.now()
         )
         return await self._run(flow, self._deadline(timeout))
+
+    @overload
+    def predict_stream(
+        self,
+        inputs: AsyncInputs,
+        *,
+        model: str | None = None,
+        version: str | None = None,
+        outputs: Sequence[str] | None = None,
+        max_in_flight: int = DEFAULT_MAX_IN_FLIGHT,
+        timeout: float | None = None,
+        return_errors: Literal[False] = False,
+    ) -> AsyncIterator[dict[str, Value]]: ...
+
+    @overload
+    def predict_stream(
+        self,
+        inputs: AsyncInputs,
+        *,
+        model: str | None = None,
+        version: str | None = None,
+        outputs: Sequence[str] | None = None,
+        max_in_flight: int = DEFAULT_MAX_IN_FLIGHT,
+        timeout: float | None = None,
+        return_errors: bool,
+    ) -> AsyncIterator[Prediction]: ...
+
+    def predict_stream(
+        self,
+        inputs: AsyncInputs,
+        *,
+        model: str | None = None,
+        version: str | None = None,
+        outputs: Sequence[str] | None = None,
+        max_in_flight: int = DEFAULT_MAX_IN_FLIGHT,
+        timeout: float | None = None,
+        return_errors: bool = False,
+    ) -> AsyncIterator[Prediction]:
+        """See `Client.predict_stream`. ``inputs`` may be asynchronous; a late input keeps no answer
+        back. Whoever leaves the iteration early closes it with ``aclose``.
+        """
+        call = stream_call(model, version, outputs, max_in_flight=max_in_flight, return_errors=return_errors)
+        transport = self._transport
+        if not isinstance(transport, AsyncDuplexTransport):
+            raise no_streams(type(transport).__name__)
+        seconds = self._deadline(timeout).seconds
+        return drive_async(
+            predict_stream(self._flows, call),
+            inputs,
+            transport=transport,
+            timeout=seconds,
+            perform=lambda action: self._perform(action, Deadline(seconds, monotonic())),
+        )
 
     async def verify(
         self, *, trace: Callable[[Step], None] | None = None, timeout: float | None = None

@@ -62,6 +62,12 @@ class Duplex(Protocol):
         """
         ...
 
+    def is_ready(self) -> bool:
+        """Whether `receive` has something to tell without waiting: a piece, the end or an error. Raises as
+        `receive` does.
+        """
+        ...
+
     def close(self) -> None:
         """Ends the exchange, at any time, also twice. Its connection is kept only if both bodies ended."""
         ...
@@ -90,6 +96,10 @@ class AsyncDuplex(Protocol):
 
     async def receive(self) -> bytes | None:
         """See `Duplex.receive`."""
+        ...
+
+    def is_ready(self) -> bool:
+        """See `Duplex.is_ready`; of what the event loop has read."""
         ...
 
     async def close(self) -> None:
@@ -203,6 +213,13 @@ class BlockingDuplex(_Exchange):
                 self._connection.read(self._answer, deadline)
         return piece
 
+    def is_ready(self) -> bool:
+        """See `Duplex.is_ready`."""
+        if not self._incoming.held and not self._answer.complete:
+            with told(self._outgoing, self._timeout):
+                self._connection.read_what_came(self._answer)
+        return self._incoming.held > 0 or self._answer.complete
+
     def close(self) -> None:
         """See `Duplex.close`."""
         if self._closed:
@@ -267,6 +284,10 @@ class TaskDuplex(_Exchange):
             async with asyncio.timeout(self._timeout):
                 await self._connection.read_until(lambda: self._incoming.held > 0 or self._answer.complete)
         return self._incoming.take()
+
+    def is_ready(self) -> bool:
+        """See `AsyncDuplex.is_ready`."""
+        return self._incoming.held > 0 or self._answer.complete
 
     async def close(self) -> None:
         """See `Duplex.close`."""

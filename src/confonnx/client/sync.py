@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from time import monotonic
 from types import TracebackType
-from typing import Self, TypeAlias, TypeVar, cast
+from typing import Literal, Self, TypeAlias, TypeVar, cast, overload
 
 from confonnx.attestation.result import AttestedKeys
 from confonnx.attestation.statement import ModelDescription
@@ -15,7 +16,9 @@ from confonnx.client.base import ClientBase, Deadline
 from confonnx.client.exchange import HttpRequest
 from confonnx.client.flows import Action, EndorsementsWanted, KeysWanted, Reply, SealedFlow
 from confonnx.client.options import Connection
-from confonnx.client.transport import HttpTransport, Transport
+from confonnx.client.stream_drivers import Prediction, drive
+from confonnx.client.streams import DEFAULT_MAX_IN_FLIGHT, no_streams, predict_stream, stream_call
+from confonnx.client.transport import DuplexTransport, HttpTransport, Transport
 from confonnx.errors import ConfonnxError, TransportError, VerificationError
 from confonnx.oip.messages import ServerMetadata
 from confonnx.oip.values import Value
@@ -60,6 +63,72 @@ class Client(ClientBase[Transport]):
             inputs, model=model, version=version, outputs=outputs, now=self._transport.now()
         )
         return self._run(flow, self._deadline(timeout))
+
+    @overload
+    def predict_stream(
+        self,
+        inputs: Iterable[Mapping[str, object]],
+        *,
+        model: str | None = None,
+        version: str | None = None,
+        outputs: Sequence[str] | None = None,
+        max_in_flight: int = DEFAULT_MAX_IN_FLIGHT,
+        timeout: float | None = None,
+        return_errors: Literal[False] = False,
+    ) -> Iterator[dict[str, Value]]: ...
+
+    @overload
+    def predict_stream(
+        self,
+        inputs: Iterable[Mapping[str, object]],
+        *,
+        model: str | None = None,
+        version: str | None = None,
+        outputs: Sequence[str] | None = None,
+        max_in_flight: int = DEFAULT_MAX_IN_FLIGHT,
+        timeout: float | None = None,
+        return_errors: bool,
+    ) -> Iterator[Prediction]: ...
+
+    def predict_stream(
+        self,
+        inputs: Iterable[Mapping[str, object]],
+        *,
+        model: str | None = None,
+        version: str | None = None,
+        outputs: Sequence[str] | None = None,
+        max_in_flight: int = DEFAULT_MAX_IN_FLIGHT,
+        timeout: float | None = None,
+        return_errors: bool = False,
+    ) -> Iterator[Prediction]:
+        """A prediction for each of ``inputs``, in their order, over one request: an input of the iterator is
+        what `predict` takes, an item of the result what it gives.
+
+        Inputs are pulled as they are needed: at most ``max_in_flight`` of them have no answer yet. With 1,
+        each input may depend on the answer before. An array may be changed once its input was pulled and the
+        next one is asked for. ``timeout``: seconds that the server may let pass without a word when it owes
+        one, instead of the client's.
+
+        A prediction that fails raises in its turn and ends the stream; with ``return_errors`` it is given in
+        place of the outputs, and the stream goes on. Closing the iterator closes the request. A stream may
+        outlast keys, and servers that are restarted one after the other: it goes on in another request.
+
+        Raises ConfigurationError now, and what `predict` raises as the iterator advances: InvalidInputError
+        names the position of the input, of which nothing was sent; EncapsulationError says that the stream
+        was cut off or changed on its way.
+        """
+        call = stream_call(model, version, outputs, max_in_flight=max_in_flight, return_errors=return_errors)
+        transport = self._transport
+        if not isinstance(transport, DuplexTransport):
+            raise no_streams(type(transport).__name__)
+        seconds = self._deadline(timeout).seconds
+        return drive(
+            predict_stream(self._flows, call),
+            inputs,
+            transport=transport,
+            timeout=seconds,
+            perform=lambda action: self._perform(action, Deadline(seconds, monotonic())),
+        )
 
     def verify(
         self, *, trace: Callable[[Step], None] | None = None, timeout: float | None = None

@@ -76,6 +76,10 @@ class Connection:
         while not self._receive(answer, deadline):
             self._waiter.wait(deadline)
 
+    def read_what_came(self, answer: Answer) -> None:
+        """As `read`, without a wait. Raises TransportError and what the sink raises."""
+        self._receive(answer, None)
+
     def is_quiet(self) -> bool:
         """Whether an idle connection is still open, and nothing came that nobody asked for."""
         try:

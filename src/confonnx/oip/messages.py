@@ -21,12 +21,12 @@ from confonnx.oip.values import Value
 
 T = TypeVar("T")
 
-# What a server of ours announces: Triton's name for the binary parts, then the two extensions of this
-# package.
+# What a server of ours announces: Triton's name for the binary parts, then the extensions of this package.
 BINARY_EXTENSION = "binary_tensor_data"
 DATATYPES_EXTENSION = "confonnx_datatypes"
 VALUES_EXTENSION = "confonnx_values"
-EXTENSIONS = (BINARY_EXTENSION, DATATYPES_EXTENSION, VALUES_EXTENSION)
+STREAMS_EXTENSION = "confonnx_streams"
+EXTENSIONS = (BINARY_EXTENSION, DATATYPES_EXTENSION, VALUES_EXTENSION, STREAMS_EXTENSION)
 
 PLATFORM = "onnx_onnxv1"
 

@@ -45,6 +45,7 @@ from confonnx.errors import (
 )
 from confonnx.keys.ring import KeyRing
 from confonnx.ohttp import bhttp
+from confonnx.ohttp.chunked import CHUNKED_REQUEST_MEDIA_TYPE
 from confonnx.ohttp.encapsulation import (
     REQUEST_MEDIA_TYPE,
     RESPONSE_MEDIA_TYPE,
@@ -61,8 +62,11 @@ from confonnx.ohttp.session import (
 )
 from confonnx.server.attestation import Attestation
 from confonnx.server.auth import Authenticator
+from confonnx.server.http_stream import Exchange
 from confonnx.server.logs import EvidenceFailed, InternalError, Log, RequestAnswered, RequestRefused
 from confonnx.server.messages import (
+    DATE_PROBLEM,
+    KEY_PROBLEM,
     PROBLEM_MEDIA_TYPE,
     Buffer,
     HttpRequest,
@@ -76,11 +80,10 @@ from confonnx.server.recall import Recall
 from confonnx.server.replay import DateRefusedError, ReplayCache, SeenBeforeError
 from confonnx.server.routes import Reply, Routes, error_reply, plain_error
 from confonnx.server.sessions import MAX_SESSIONS, SessionCache
+from confonnx.server.streams import StreamGateway, StreamOptions
 
 Opened: TypeAlias = OpenedRequest | SessionRequest
 
-KEY_PROBLEM = "https://iana.org/assignments/http-problem-types#ohttp-key"  # RFC 9458 §5.3
-DATE_PROBLEM = "https://iana.org/assignments/http-problem-types#date"  # RFC 9458 §6.5.2
 RESPONSE_TYPES = {
     REQUEST_MEDIA_TYPE: RESPONSE_MEDIA_TYPE,
     SESSION_REQUEST_MEDIA_TYPE: SESSION_RESPONSE_MEDIA_TYPE,
@@ -102,6 +105,7 @@ class AppOptions:
     max_response_bytes: int
     pad: bool
     max_sessions: int = MAX_SESSIONS
+    max_request_bytes: int = 128 << 20
 
 
 class App:
@@ -134,6 +138,17 @@ class App:
         self._options = options
         self._paths = _paths(options.url_prefix)
         self._sessions = SessionCache(ring, capacity=options.max_sessions)
+        self._streams = StreamGateway(
+            keys=ring,
+            authenticator=authenticator,
+            replays=replays,
+            routes=routes,
+            metrics=metrics,
+            log=log,
+            now=now,
+            log_defect=self._log_defect,
+            options=StreamOptions(options.max_request_bytes, options.max_response_bytes, options.pad),
+        )
 
     def forget_ended_sessions(self) -> None:
         """Drop what still opens messages to keys that the ring has erased; call it after each ``advance``."""
@@ -142,6 +157,14 @@ class App:
     def wants_body(self, method: str, path: str) -> bool:
         """Only what may be a sealed request is worth reading."""
         return method == "POST" and self._paths.get(path) == "gateway"
+
+    def wants_stream(self, method: str, path: str, media_type: str) -> bool:
+        """Sealed requests that come in chunks."""
+        return media_type == CHUNKED_REQUEST_MEDIA_TYPE and self.wants_body(method, path)
+
+    async def stream(self, request: HttpRequest, exchange: Exchange) -> HttpResponse | None:
+        """Answers a sealed request that comes in chunks. Raises nothing but ``asyncio.CancelledError``."""
+        return await self._streams.answer(exchange, request_id=_request_id(request))
 
     async def handle(self, request: HttpRequest) -> HttpResponse:
         """The outer answer to ``request``. Raises nothing but ``asyncio.CancelledError``."""

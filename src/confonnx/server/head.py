@@ -10,6 +10,7 @@ connection, so that nothing behind it is ever parsed.
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -74,6 +75,8 @@ class RequestParser:
         self._keep_alive = False
         self._upgrade = False
         self._content: bytearray | None = None
+        self._sink: deque[bytes] | None = None
+        self._streamed = 0
         self._max_content = 0
         self._overfull = False
         self._complete = False
@@ -113,6 +116,22 @@ class RequestParser:
         if self._overfull or self._size > 2 * len(self._content) + MAX_CHUNK_OVERHEAD:
             return Rejection(413)
         if self._complete:  # what follows the last chunk is never looked at: the connection ends here
+            return True
+        return False if fed else Rejection(400)
+
+    def start_stream(self, sink: deque[bytes]) -> None:
+        """Prepare for a chunked body that is handed on as it comes; its content goes into ``sink``."""
+        self._sink = sink
+        self._size = 0
+
+    def feed_stream(self, data: bytes) -> Rejection | bool:
+        """As :meth:`feed_chunked`. The content may have any size."""
+        assert self._sink is not None, "start_stream comes first"
+        self._size += len(data)
+        fed = self._feed(data)
+        if self._size > 2 * self._streamed + MAX_CHUNK_OVERHEAD:
+            return Rejection(413)
+        if self._complete:
             return True
         return False if fed else Rejection(400)
 
@@ -196,7 +215,13 @@ class RequestParser:
 
     def on_body(self, part: bytes) -> None:
         """Content of a chunk."""
-        if self._content is None or self._complete:
+        if self._complete:
+            return
+        if self._sink is not None:
+            self._streamed += len(part)
+            self._sink.append(part)
+            return
+        if self._content is None:
             return
         if len(self._content) + len(part) > self._max_content:
             self._overfull = True
@@ -205,7 +230,7 @@ class RequestParser:
 
     def on_message_complete(self) -> None:
         """The last chunk and the trailers are through."""
-        self._complete = self._content is not None
+        self._complete = self._content is not None or self._sink is not None
 
 
 def _join(raw: list[tuple[bytes, bytes]]) -> dict[str, str]:

@@ -27,6 +27,7 @@ from typing import cast
 from confonnx.errors import ConfigurationError
 
 from .head import Head, HeadLimits, Rejection, RequestParser
+from .http_stream import READ_BUFFER, Budget, StreamedExchange, StreamHandler, StreamTimes
 from .messages import Handler, HttpRequest, HttpResponse, problem
 
 _READ_BUFFER = 16384
@@ -65,6 +66,7 @@ class _State(Enum):
     HEAD = auto()  # waiting for a request, or in the middle of its head
     BODY = auto()  # receiving a body of announced length
     CHUNKED = auto()
+    STREAM = auto()  # body and answer flow: http_stream
     BUSY = auto()  # the handler works
     WRITING = auto()  # the response waits for a slow reader
     LINGER = auto()  # answered and shut for writing; what still comes is dropped (RFC 9112 §9.6)
@@ -75,12 +77,18 @@ class HttpServer:
     """A listening socket and its connections. Mutable: which connections, and the bytes that they hold."""
 
     def __init__(
-        self, handler: Handler, limits: HttpLimits, *, ended: Callable[[], None] = lambda: None
+        self,
+        handler: Handler,
+        limits: HttpLimits,
+        *,
+        streams: StreamHandler | None = None,
+        ended: Callable[[], None] = lambda: None,
     ) -> None:
-        """``handler`` answers; ``limits`` hold for every connection, refused ones included; ``ended`` is
-        called at the end of each.
+        """``handler`` answers, and ``streams`` what it wants; ``limits`` hold for every connection, refused
+        ones included; ``ended`` is called at the end of each.
         """
         self.handler = handler
+        self.streams = streams
         self.limits = limits
         self._ended = ended
         self.buffered = 0
@@ -187,6 +195,7 @@ class _Connection(asyncio.BufferedProtocol):
         self._head: Head | None = None
         self._kept: tuple[bytes, Head] | None = None
         self._body = bytearray()
+        self._exchange: StreamedExchange | None = None
         self._received = 0
         self._reserved = 0
         self._task: asyncio.Task[None] | None = None
@@ -229,13 +238,19 @@ class _Connection(asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         self._half_closed = True
         # A client may shut its sending side and wait for the answer; a request cut off in the middle is void.
+        if self._exchange is not None and self._state is _State.STREAM:
+            return self._exchange.complete
         return self._state in (_State.BUSY, _State.WRITING)
 
     def pause_writing(self) -> None:
         self._write_blocked = True
+        if self._exchange is not None:
+            self._exchange.pause_writing()
 
     def resume_writing(self) -> None:
         self._write_blocked = False
+        if self._exchange is not None:
+            self._exchange.resume_writing()
         if self._state is _State.WRITING:
             self._finish()
 
@@ -255,6 +270,9 @@ class _Connection(asyncio.BufferedProtocol):
         elif self._state in (_State.BODY, _State.CHUNKED):
             if self._too_slow(elapsed, self._received):
                 self._reject(408)
+        elif self._state is _State.STREAM:
+            if self._exchange is not None and not self._exchange.check_time(now):
+                self._transport.abort()
         elif self._state is _State.WRITING:
             if self._too_slow(elapsed, self._written - self._transport.get_write_buffer_size()):
                 self._transport.abort()
@@ -267,6 +285,8 @@ class _Connection(asyncio.BufferedProtocol):
         """While draining: end a connection that is not in the middle of a request."""
         if self._state is _State.HEAD and self._parser is None and not self._pipelined:
             self._transport.close()
+        elif self._state is _State.STREAM and self._exchange is not None:
+            self._exchange.drain()
 
     def abort(self) -> None:
         """Cut the connection now."""
@@ -280,6 +300,9 @@ class _Connection(asyncio.BufferedProtocol):
         elif self._state is _State.CHUNKED:
             self._received += len(data)
             self._take_chunked(data)
+        elif self._state is _State.STREAM:
+            if self._exchange is not None and not self._exchange.feed(data):
+                self._transport.abort()
         elif self._state in (_State.HEAD, _State.BUSY, _State.WRITING):
             self._pipelined += data
             if len(self._pipelined) >= _READ_BUFFER and self._reading:
@@ -320,6 +343,8 @@ class _Connection(asyncio.BufferedProtocol):
             self._dispatch()
         elif head.fields.get("content-encoding", "identity").lower() != "identity":
             self._reject(415)
+        elif head.chunked and self._wants_stream(head):
+            self._start_stream(head, rest)
         elif head.length > self._limits.max_body:
             self._reject(413)
         elif not self._reserve(head.length):
@@ -397,12 +422,65 @@ class _Connection(asyncio.BufferedProtocol):
         if self._state is _State.BUSY:
             self._respond(response, request.method)
 
+    def _wants_stream(self, head: Head) -> bool:
+        media_type = head.fields.get("content-type", "").partition(";")[0].strip().lower()
+        streams = self._server.streams
+        return streams is not None and streams.wants_stream(
+            head.method, head.target.partition("?")[0], media_type
+        )
+
+    def _start_stream(self, head: Head, rest: bytes) -> None:
+        assert self._parser is not None  # a chunked head is never a kept one
+        if head.expects_continue and not rest:
+            self._transport.write(_CONTINUE)
+        limits = self._limits
+        exchange = self._exchange = StreamedExchange(
+            self._transport,
+            self._parser,
+            StreamTimes(limits.idle_timeout, limits.transfer_grace, limits.min_rate),
+            Budget(self._reserve, self._give_back),
+            self._server.date,
+        )
+        self._parser = self._head = None
+        self._state = _State.STREAM
+        self._read_buffer = bytearray(READ_BUFFER)
+        if rest and not exchange.feed(rest):
+            self._transport.abort()
+            return
+        request = HttpRequest(head.method, head.target, head.fields, bytearray())
+        self._task = asyncio.get_running_loop().create_task(self._stream(request, exchange))
+
+    async def _stream(self, request: HttpRequest, exchange: StreamedExchange) -> None:
+        """Let the handler answer a stream. What it leaves without an end is cut."""
+        assert self._server.streams is not None  # it wanted the request
+        response: HttpResponse | None = None
+        try:
+            response = await self._server.streams.stream(request, exchange)
+        finally:
+            self._task = None
+            if response is None and not exchange.ended:
+                self._transport.abort()
+        if self._state is not _State.STREAM:
+            return
+        self._exchange = None
+        self._close_after = True
+        self._reading = exchange.reading
+        if response is not None:
+            self._respond(response, request.method)
+        elif not self._transport.is_closing():
+            self._written = self._transport.get_write_buffer_size()
+            self._finish()
+
     def _reserve(self, size: int) -> bool:
         if self._server.buffered + size > self._limits.max_buffered:
             return False
         self._server.buffered += size
         self._reserved += size
         return True
+
+    def _give_back(self, size: int) -> None:
+        self._server.buffered -= size
+        self._reserved -= size
 
     def _release(self) -> None:
         self._server.buffered -= self._reserved

@@ -123,7 +123,7 @@ async def running(
     statement holds.
     """
     parts = _assemble(settings, log, share)
-    http = HttpServer(parts.app, _http_limits(settings), ended=ended)
+    http = HttpServer(parts.app, _http_limits(settings), streams=parts.app, ended=ended)
     scrape = HttpServer(MetricsHandler(parts.metrics), HttpLimits(max_connections=16, max_body=0))
     try:
         # A TEE that gives no evidence, or a statement over its bounds, ends the start.
@@ -275,6 +275,7 @@ def _assemble(settings: Settings, log: Log, share: Share | None) -> _Parts:
             max_response_bytes=settings.max_response_bytes,
             pad=not settings.dangerous_no_padding,
             max_sessions=settings.max_sessions,
+            max_request_bytes=settings.max_request_bytes,
         ),
     )
     return _Parts(

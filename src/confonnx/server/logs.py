@@ -100,6 +100,28 @@ class RequestRefused:
     milliseconds: int
 
 
+class StreamEnding(StrEnum):
+    """How a stream of predictions ended."""
+
+    COMPLETE = "complete"  # both sealed ends came
+    CLOSED = "closed"  # the server ended it
+    REFUSED = "refused"  # by a sealed answer to its head
+    UNOPENED = "unopened"
+    BROKEN = "broken"  # cut, changed, or the client went away
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamEnded:
+    """A stream of predictions, of which the host can count the chunks anyway. ``ending``: `StreamEnding`."""
+
+    event: ClassVar = "stream"
+    level: ClassVar = LogLevel.DEBUG
+    request_id: str
+    ending: str
+    predictions: int
+    milliseconds: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InternalError:
     """A defect of ours. ``exception`` is a class name, ``frames`` are ``file:line``: no text, no values."""
@@ -175,6 +197,7 @@ Event = (
     | HardeningFailed
     | RequestAnswered
     | RequestRefused
+    | StreamEnded
     | InternalError
     | BackgroundError
     | KeyRollover

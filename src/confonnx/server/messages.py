@@ -13,6 +13,8 @@ import msgspec
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
+KEY_PROBLEM = "https://iana.org/assignments/http-problem-types#ohttp-key"  # RFC 9458 §5.3
+DATE_PROBLEM = "https://iana.org/assignments/http-problem-types#date"  # RFC 9458 §6.5.2
 _NO_FIELDS: Mapping[str, str] = MappingProxyType({})
 
 

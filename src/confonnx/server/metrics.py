@@ -84,10 +84,12 @@ class Durations(Collector):
 
 
 class Answered(Collector):
-    """How many sealed requests were answered, by model, version and outcome. Mutable; for one thread."""
+    """How many of something were answered, by model, version and outcome. Mutable; for one thread."""
 
-    def __init__(self) -> None:
-        """None."""
+    def __init__(self, name: str, description: str) -> None:
+        """None. ``name`` with its prefix."""
+        self._name = name
+        self._description = description
         self._counts: dict[tuple[str, str, Outcome], int] = {}
 
     def count(self, model: str, version: str, outcome: Outcome) -> None:
@@ -97,9 +99,8 @@ class Answered(Collector):
 
     def collect(self) -> Iterator[CounterMetricFamily]:
         """What the library asks for at a scrape."""
-        family = CounterMetricFamily(
-            "confonnx_requests", "Sealed requests answered.", labels=["model", "version", "outcome"]
-        )
+        labels = ["model", "version", "outcome"]
+        family = CounterMetricFamily(self._name, self._description, labels=labels)
         for (model, version, outcome), count in self._counts.items():
             family.add_metric([model, version, outcome.value], count)
         yield family
@@ -153,11 +154,15 @@ class Metrics:
         self.queue_seconds = self._durations("queue", "Waiting for an inference thread.")
         self.inference_seconds = self._durations("inference", "Running a model and encoding its outputs.")
         self.seal_seconds = self._durations("seal", "Sealing an answer.")
-        self.answered = Answered()
+        self.answered = Answered("confonnx_requests", "Sealed requests answered.")
         self.registry.register(self.answered)
         self._unopened = Counter(
             "confonnx_unopened_total", "Requests refused unopened.", ["reason"], registry=self.registry
         )
+        self.streams = 0
+        self.watch("streams", "Streams of predictions that are open.", lambda: self.streams)
+        self.streamed = Answered("confonnx_stream_predictions", "Predictions answered in streams.")
+        self.registry.register(self.streamed)
         self._attestations = Counter(
             "confonnx_attestations_total", "Evidence asked for.", ["outcome"], registry=self.registry
         )

@@ -133,6 +133,20 @@ class Routes:
             )
         return _method_error(head, "GET") or Reply(200, (document,))
 
+    def stream_path(self, path: str) -> str:
+        """Where each prediction of a stream at ``path`` is to be asked for. Raises ModelNotFoundError."""
+        segments = [unquote(segment) for segment in path.partition("?")[0].split("/")[1:]]
+        match segments:
+            case ["v2", "models", name, "infer_stream"]:
+                self._registry.find(name)
+            case ["v2", "models", name, "versions", version, "infer_stream"]:
+                self._registry.find(name, version)
+            case _:
+                raise ModelNotFoundError(
+                    "a stream of predictions is asked for at /v2/models/NAME/infer_stream"
+                )
+        return path.partition("?")[0].removesuffix("_stream")
+
     def _document(self, segments: list[str]) -> bytes | None:
         """What GET gives for a path, or None where there is nothing."""
         match segments:

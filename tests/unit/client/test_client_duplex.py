@@ -302,3 +302,17 @@ def test_tasks_may_send_and_receive_at_once() -> None:
 
     with peer(echo) as found:
         asyncio.run(main(found.url))
+
+
+def test_what_came_can_be_told_without_a_wait(driver: Driver) -> None:
+    with peer(echo) as found:
+        exchange = driver.open(connection(found.url), STREAM)
+        assert not exchange.is_ready()
+        exchange.send(b"piece")
+        while not exchange.is_ready():
+            pass
+        assert exchange.receive() == b"piece"
+        exchange.finish()
+        assert exchange.receive() is None
+        assert exchange.is_ready()
+        exchange.close()

@@ -27,7 +27,7 @@ def test_server_metadata() -> None:
     assert json.loads(metadata.encode()) == {
         "name": "confonnx",
         "version": "0.1.0",
-        "extensions": ["binary_tensor_data", "confonnx_datatypes", "confonnx_values"],
+        "extensions": ["binary_tensor_data", "confonnx_datatypes", "confonnx_values", "confonnx_streams"],
     }
     assert metadata.extensions == EXTENSIONS
     assert parse_server_metadata(metadata.encode()) == metadata
