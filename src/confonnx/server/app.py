@@ -164,7 +164,8 @@ class App:
 
     async def stream(self, request: HttpRequest, exchange: Exchange) -> HttpResponse | None:
         """Answers a sealed request that comes in chunks. Raises nothing but ``asyncio.CancelledError``."""
-        return await self._streams.answer(exchange, request_id=_request_id(request))
+        request_id = _request_id(request) or os.urandom(8).hex()
+        return await self._streams.answer(exchange, request_id=request_id)
 
     async def handle(self, request: HttpRequest) -> HttpResponse:
         """The outer answer to ``request``. Raises nothing but ``asyncio.CancelledError``."""

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from confonnx.errors import TransportError
 from confonnx.server.head import RequestParser
 from confonnx.server.messages import Buffer, HttpRequest, HttpResponse
 
@@ -27,7 +28,7 @@ _STATUS = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nconnection: close\r\
 _END = b"0\r\n\r\n"
 
 
-class IdleError(Exception):
+class IdleError(TransportError):
     """The client may be idle no longer, or the server drains."""
 
 
