@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import IntEnum
-from typing import Self, TypeAlias
+from typing import Self
 
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import ciphers
+from cryptography.hazmat.primitives.ciphers import AEADEncryptionContext
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import GCM
 
 from confonnx.errors import EncapsulationError, TooLargeError
 from confonnx.ohttp.reader import Buffer
-
-Cipher: TypeAlias = AESGCM | ChaCha20Poly1305
-"""An AEAD with its key."""
 
 NONCE_SIZE = 12
 """Nn of every AEAD here (RFC 9180 §7.3)."""
@@ -34,6 +35,8 @@ OPEN_FAILED = "the sealed message does not open"
 _ZEROS = bytes(1 << 16)
 _SMALL = 4096
 """Bytes up to which a message is put together by copying."""
+_LARGE = 1 << 16
+"""Bytes from which on a copy costs more than to seal in pieces."""
 
 
 class Aead(IntEnum):
@@ -61,7 +64,31 @@ class Aead(IntEnum):
         """The AEAD with ``key``. Raises ``ValueError`` unless the key has ``key_size`` bytes."""
         if len(key) != self.key_size:
             raise ValueError(f"{self.name} takes a key of {self.key_size} bytes, not {len(key)}")
-        return ChaCha20Poly1305(key) if self is Aead.CHACHA20_POLY1305 else AESGCM(key)
+        return Cipher(self, key)
+
+
+class Cipher:
+    """An AEAD with its key, made by :meth:`Aead.cipher`."""
+
+    __slots__ = ("_key", "aead", "one_shot")
+
+    def __init__(self, aead: Aead, key: bytes) -> None:
+        """``key`` has the AEAD's size."""
+        self.aead = aead
+        self.one_shot = ChaCha20Poly1305(key) if aead is Aead.CHACHA20_POLY1305 else AESGCM(key)
+        """Seals or opens a whole message at a time."""
+        self._key = key
+
+    def in_pieces(self, nonce: bytes, aad: bytes) -> AEADEncryptionContext | None:
+        """Seals one message piece by piece, which spares a copy of them; ``None`` where only AES can."""
+        if self.aead is Aead.CHACHA20_POLY1305:
+            return None
+        encryptor = ciphers.Cipher(AES(self._key), GCM(nonce)).encryptor()
+        encryptor.authenticate_additional_data(aad)
+        return encryptor
+
+    def __repr__(self) -> str:
+        return f"Cipher({self.aead.name})"  # never the key
 
 
 def seal_parts(
@@ -76,11 +103,12 @@ def seal_parts(
 ) -> bytearray:
     """``prefix`` in the clear, then the sealed concatenation of ``parts``, then the tag, in one buffer.
 
-    The parts are copied once, into the place where they are encrypted. ``pad_to`` is the size of the
-    plaintext after padding with zero bytes (``None``: no padding). ``into`` is a buffer that nobody needs any
-    more: it becomes the message where it is larger and no view of it is left. Raises :class:`TooLargeError`
-    over ``MAX_PLAINTEXT`` and ``ValueError`` where ``pad_to`` is below the size of the parts or a part is not
-    a view of single bytes.
+    The parts are copied once, into the place where they are encrypted, or encrypted into their place.
+    ``pad_to`` is the size of the plaintext after padding with zero bytes (``None``: no padding). ``into`` is
+    a buffer that nobody needs any more: it becomes the message where it is larger and no view of it is left.
+    Raises :class:`TooLargeError`
+    over ``MAX_PLAINTEXT``, ``ValueError`` where ``pad_to`` is below the size of the parts, and that or
+    ``TypeError`` where a part is not a view of single bytes.
     """
     size = sum(map(len, parts))
     padded = size if pad_to is None else pad_to
@@ -94,20 +122,40 @@ def seal_parts(
         plaintext = b"".join(parts).ljust(padded, b"\0")
         if len(plaintext) != padded:
             raise ValueError(f"the parts have {len(plaintext)} bytes in {size} items: give single bytes")
-        return bytearray(prefix + cipher.encrypt(nonce, plaintext, aad))
+        return bytearray(prefix + cipher.one_shot.encrypt(nonce, plaintext, aad))
     message = _room(len(prefix) + padded + TAG_SIZE, into)
     with memoryview(message) as view:
-        position = len(prefix)
-        view[:position] = prefix
-        for part in parts:
-            end = position + len(part)
-            view[position:end] = part
-            position = end
-        if message is into:  # a new one is zero already
-            wipe(view[position:])
+        view[: len(prefix)] = prefix
         sealed = view[len(prefix) :]
-        cipher.encrypt_into(nonce, sealed[:padded], aad, sealed)
+        encryptor = cipher.in_pieces(nonce, aad) if padded >= _LARGE else None
+        if encryptor is not None:
+            _seal_pieces(encryptor, [*parts, *_zeros(padded - size)], sealed)
+        else:
+            _place([*parts, *_zeros(padded - size)], sealed)
+            cipher.one_shot.encrypt_into(nonce, sealed[:padded], aad, sealed)
     return message
+
+
+def _place(parts: Sequence[Buffer], into: memoryview) -> None:
+    position = 0
+    for part in parts:
+        into[position : position + len(part)] = part
+        position += len(part)
+
+
+def _seal_pieces(encryptor: AEADEncryptionContext, parts: Sequence[Buffer], into: memoryview) -> None:
+    """Each part goes through the cipher on its way to its place; the tag's room is behind the last one."""
+    position = 0
+    for part in parts:
+        position += encryptor.update_into(part, into[position:])
+    encryptor.finalize()
+    into[position:] = encryptor.tag
+
+
+def _zeros(size: int) -> list[bytes]:
+    """Padding."""
+    blocks, rest = divmod(size, len(_ZEROS))
+    return [_ZEROS] * blocks + [_ZEROS[:rest]] * (rest > 0)
 
 
 def _room(size: int, old: bytearray | None) -> bytearray:
@@ -135,9 +183,9 @@ def open_sealed(cipher: Cipher, nonce: bytes, aad: bytes, ciphertext: Buffer) ->
         raise EncapsulationError(OPEN_FAILED)
     try:
         if view.readonly:
-            return memoryview(cipher.decrypt(nonce, view, aad))
+            return memoryview(cipher.one_shot.decrypt(nonce, view, aad))
         plaintext = view[:size]
-        cipher.decrypt_into(nonce, view, aad, plaintext)
+        cipher.one_shot.decrypt_into(nonce, view, aad, plaintext)
     except InvalidTag:
         wipe(view)
         raise EncapsulationError(OPEN_FAILED) from None  # the cause would tell reasons apart

@@ -124,7 +124,7 @@ class SenderContext(_Context):
 
     def seal(self, plaintext: Buffer, aad: bytes = b"") -> bytes:
         """Context.Seal: the ciphertext with its tag."""
-        return self._cipher.encrypt(self._nonce(next(self._numbers)), plaintext, aad)
+        return self._cipher.one_shot.encrypt(self._nonce(next(self._numbers)), plaintext, aad)
 
     def seal_parts(
         self, parts: Sequence[Buffer], *, prefix: bytes = b"", pad_to: int | None = None, aad: bytes = b""

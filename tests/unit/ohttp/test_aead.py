@@ -24,7 +24,7 @@ def test_in_place_is_the_same_as_apart(aead: Aead, size: int) -> None:
     cipher = aead.cipher(key_of(aead))
     plaintext = bytes(range(256)) * (size // 256 + 1)
     plaintext = plaintext[:size]
-    expected = cipher.encrypt(NONCE, plaintext, b"aad")
+    expected = cipher.one_shot.encrypt(NONCE, plaintext, b"aad")
     message = seal_parts(cipher, NONCE, b"aad", [plaintext], pad_to=None)
     assert bytes(message) == expected
     opened = open_sealed(cipher, NONCE, b"aad", message)
@@ -40,6 +40,31 @@ def test_parts_prefix_and_padding_end_up_in_one_buffer(aead: Aead) -> None:
     assert message[:5] == b"clear"
     assert len(message) == 5 + 20 + TAG_SIZE
     assert open_sealed(cipher, NONCE, b"", message[5:]) == b"onetwothree" + bytes(9)
+
+
+@pytest.mark.parametrize("aead", Aead)
+@pytest.mark.parametrize("pad_to", [None, 200_000, 300_001])
+@pytest.mark.parametrize("used", [None, 400_000])
+def test_large_messages_in_pieces_are_the_same(aead: Aead, pad_to: int | None, used: int | None) -> None:
+    cipher = aead.cipher(key_of(aead))
+    parts: list[Buffer] = [
+        b"",
+        b"a",
+        b"b" * 15,
+        bytearray(b"c" * 17),
+        memoryview(b"d" * 70_001),
+        b"",
+        b"e" * 99,
+    ]
+    into = None if used is None else bytearray(b"u" * used)
+    message = seal_parts(cipher, NONCE, b"aad", parts, prefix=b"clear", pad_to=pad_to, into=into)
+    plaintext = b"".join(parts).ljust(pad_to or 0, b"\0")
+    assert message == b"clear" + cipher.one_shot.encrypt(NONCE, plaintext, b"aad")
+    assert (message is into) == (used is not None)
+
+
+def test_a_cipher_does_not_show_its_key() -> None:
+    assert repr(Aead.AES_128_GCM.cipher(b"k" * 16)) == "Cipher(AES_128_GCM)"
 
 
 @pytest.mark.parametrize(("room", "taken"), [(41 + TAG_SIZE, True), (40 + TAG_SIZE, False), (3, False)])
@@ -121,8 +146,8 @@ def test_mistakes_of_the_caller() -> None:
     cipher = Aead.AES_128_GCM.cipher(bytes(16))
     with pytest.raises(ValueError, match="cannot pad 3 bytes to 2"):
         seal_parts(cipher, NONCE, b"", [b"abc"], pad_to=2)
-    for size, text in ((2, "give single bytes"), (20_000, "structure")):  # its len() is not its size
-        with pytest.raises(ValueError, match=text):
+    for size, text in ((2, "single bytes"), (20_000, "structure"), (70_000, "to a buffer")):
+        with pytest.raises((ValueError, TypeError), match=text):  # its len() is not its size
             seal_parts(cipher, NONCE, b"", [memoryview(array("f", [1.0] * size))], pad_to=None)
     for aead in Aead:
         with pytest.raises(ValueError, match=f"{aead.name} takes a key of {aead.key_size} bytes, not 24"):

@@ -76,7 +76,7 @@ def test_every_byte_follows_from_the_specification() -> None:
     assert bytes(context.open_at(1, bytes(ciphertext))) == b"question"
     secret = context.export(b"confonnx session response", 32)
     prk = extract(bytes(enc + seq) + RESPONSE_NONCE, secret)
-    cipher = Aead.AES_256_GCM.cipher(expand(prk, b"key", 32))
+    cipher = Aead.AES_256_GCM.cipher(expand(prk, b"key", 32)).one_shot
     answer = RESPONSE_NONCE + cipher.encrypt(expand(prk, b"nonce", 12), b"answer", b"")
     assert bytes(opener.open(answer)) == b"answer"
     request = receiver(gateway, message).open(message)
