@@ -5,14 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from confonnx.attestation.statement import ModelDescription
 from confonnx.errors import ConfigurationError, ModelNotFoundError
 from confonnx.models.repository import ModelFile
 from confonnx.oip.values import Value
+from confonnx.runtime.batch_proof import prove_batching
+from confonnx.runtime.batching import BatchOptions
 from confonnx.runtime.inline import InlineBound, measure_inline
 from confonnx.runtime.options import SessionOptions
 from confonnx.runtime.session import Session
+
+_NO_BATCHING: Mapping[str, BatchOptions] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +28,8 @@ class LoadedModel:
     session: Session
     inline_bound: InlineBound | None
     """Up to which size of inputs a run is so short that it needs no thread; None: always use the pool."""
+    batching: BatchOptions | None = None
+    """How requests are put together; None: each runs alone."""
 
     @property
     def inline(self) -> bool:
@@ -31,9 +38,9 @@ class LoadedModel:
 
     def runs_inline(self, inputs: Mapping[str, Value]) -> bool:
         """Whether a run on ``inputs`` may block the event loop, because it is over within about a
-        millisecond.
+        millisecond. Never where requests are batched: it would not wait for others.
         """
-        return self.inline_bound is not None and self.inline_bound.allows(inputs)
+        return self.batching is None and self.inline_bound is not None and self.inline_bound.allows(inputs)
 
 
 class Registry:
@@ -55,13 +62,21 @@ class Registry:
         self.models = tuple(model for versions in self._versions.values() for model in versions.values())
 
     @classmethod
-    def load(cls, files: Sequence[ModelFile], options: SessionOptions) -> Registry:
-        """Loads and warms up every model.
+    def load(
+        cls,
+        files: Sequence[ModelFile],
+        options: SessionOptions,
+        batching: Mapping[str, BatchOptions] = _NO_BATCHING,
+    ) -> Registry:
+        """Loads and warms up every model; ``batching`` is by name, for all versions of a model.
 
         Raises ModelFormatError, ModelNotFoundError and ConfigurationError: a server starts with all its
         models or not at all.
         """
-        return cls([_load(file, options) for file in files])
+        if unknown := sorted(batching.keys() - {file.name for file in files}):
+            names = ", ".join(dict.fromkeys(file.name for file in files))
+            raise ConfigurationError(f"--batch names the model {unknown[0]!r}; this server has {names}")
+        return cls([_load(file, options, batching.get(file.name)) for file in files])
 
     def find(self, name: str, version: str | None = None) -> LoadedModel:
         """The model of that name and version, or its highest version. Raises ModelNotFoundError."""
@@ -77,10 +92,12 @@ class Registry:
         return versions[version]
 
 
-def _load(file: ModelFile, options: SessionOptions) -> LoadedModel:
+def _load(file: ModelFile, options: SessionOptions, batching: BatchOptions | None = None) -> LoadedModel:
     session = Session.load(file, options)
+    if batching is not None:
+        prove_batching(session, source=f"model {file.name!r} version {file.version}")
     description = ModelDescription(file.name, file.version, session.digest, session.inputs, session.outputs)
-    return LoadedModel(description, session, measure_inline(session))
+    return LoadedModel(description, session, measure_inline(session), batching)
 
 
 def _order(model: LoadedModel) -> tuple[str, int, str]:

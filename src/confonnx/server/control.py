@@ -28,6 +28,7 @@ from confonnx.errors import (
     TeeError,
 )
 from confonnx.keys.ring import SECRET_SIZE
+from confonnx.server.batch_rules import BatchRule, table
 from confonnx.server.settings import Settings
 
 MAX_PACKET = 1 << 17
@@ -165,6 +166,8 @@ def _plain_value(value: object) -> object:
             return value.value
         case Path():
             return str(value)
+        case (BatchRule(), *_):
+            return table(tuple(rule for rule in value if isinstance(rule, BatchRule)))
         case tuple():
             return os.pathsep.join(map(str, value))
         case _:

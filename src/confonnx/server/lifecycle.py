@@ -239,7 +239,11 @@ def _assemble(settings: Settings, log: Log, share: Share | None) -> _Parts:
         log.emit(Unprotected(advice=_SIMULATED))
     cpus = max(1, available_cpus() // (1 if share is None else share.processes))
     threads = Threads.plan(cpus, runs=settings.inference_threads, intra_op=settings.intra_op_threads)
-    registry = Registry.load(_model_files(settings), _session_options(settings, threads))
+    registry = Registry.load(
+        _model_files(settings),
+        _session_options(settings, threads),
+        {rule.model: rule.options for rule in settings.batch},
+    )
     ring = _ring(settings, share)
     metrics = Metrics()
     metrics.watch("key_age_seconds", "Age of the current key.", lambda: ring.age(_now()).total_seconds())

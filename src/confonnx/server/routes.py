@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from urllib.parse import unquote
 
 from confonnx.errors import (
@@ -28,6 +29,7 @@ from confonnx.oip import binary, messages
 from confonnx.oip.layout import layout_of
 from confonnx.oip.limits import OipLimits
 from confonnx.oip.values import Value, check_inputs
+from confonnx.runtime.batching import Batcher, BatchOptions, Observers
 from confonnx.runtime.registry import LoadedModel, Registry
 from confonnx.runtime.scheduler import Scheduler
 from confonnx.runtime.session import Abort
@@ -110,6 +112,17 @@ class Routes:
         names = dict.fromkeys(model.description.name for model in registry.models)
         self._models = messages.encode_model_list(names)
         self._metadata = {_key(model): _metadata(model, registry) for model in registry.models}
+        self._batchers = {
+            _key(model): self._batcher(model, model.batching)
+            for model in registry.models
+            if model.batching is not None
+        }
+
+    def _batcher(self, model: LoadedModel, options: BatchOptions) -> Batcher[Reply]:
+        observers = Observers(self._metrics.queue_seconds.observe, self._metrics.inference_seconds.observe)
+        return Batcher(
+            model.session, options, scheduler=self._scheduler, kind=_key(model), observers=observers
+        )
 
     async def answer(self, head: bhttp.RequestHead, body: Buffer, recall: Recall) -> Reply:
         """The answer to one opened, authenticated request. Raises the errors that ``error_reply`` takes."""
@@ -177,7 +190,7 @@ class Routes:
         try:
             if inline:
                 return self._complete(form, inputs, None)
-            return await self._on_pool(form.model, lambda abort: self._complete(form, inputs, abort))
+            return await self._small_on_pool(form, inputs)
         except ConfonnxError as error:
             return _of_model(form.model, error_reply(error))
 
@@ -205,7 +218,15 @@ class Routes:
             recall.prediction = Prediction(head, layout, form, inline)
         if inline:
             return self._complete(form, inputs, None)
-        return await self._on_pool(model, lambda abort: self._complete(form, inputs, abort))
+        return await self._small_on_pool(form, inputs)
+
+    async def _small_on_pool(self, form: AnswerForm, inputs: Mapping[str, Value]) -> Reply:
+        """A request that was parsed already: together with others where the model is batched."""
+        batcher = self._batchers.get(_key(form.model))
+        if batcher is None:
+            return await self._on_pool(form.model, lambda abort: self._complete(form, inputs, abort))
+        deadline = time.monotonic() + self._timeout
+        return await batcher.run(inputs, form.wanted, partial(_written, form), deadline=deadline)
 
     async def _on_pool(self, model: LoadedModel, work: Callable[[Abort], Reply]) -> Reply:
         abort = Abort()
@@ -238,13 +259,16 @@ class Routes:
     def _complete(self, form: AnswerForm, inputs: Mapping[str, Value], abort: Abort | None) -> Reply:
         started = time.perf_counter()
         try:
-            values = form.model.session.run(inputs, form.wanted, abort=abort)
-            header, tensors = form.write(values)
+            return _written(form, form.model.session.run(inputs, form.wanted, abort=abort))
         finally:
             self._metrics.inference_seconds.observe(time.perf_counter() - started)
-        description = form.model.description
-        body = (header.json, *tensors)
-        return Reply(200, body, header.content_type, header.fields, description.name, description.version)
+
+
+def _written(form: AnswerForm, values: Mapping[str, Value]) -> Reply:
+    header, tensors = form.write(values)
+    description = form.model.description
+    body = (header.json, *tensors)
+    return Reply(200, body, header.content_type, header.fields, description.name, description.version)
 
 
 def _of_model(model: LoadedModel, reply: Reply) -> Reply:

@@ -27,6 +27,7 @@ from confonnx.attestation.claims import Tee
 from confonnx.attestation.endorse.options import AMD_KDS, INTEL_PCS
 from confonnx.attestation.statement import MAX_TEXT
 from confonnx.runtime.options import ExecutionMode, GraphOptimization
+from confonnx.server.batch_rules import BatchRule, BatchRules, table
 from confonnx.server.logs import LogFormat, LogLevel
 from confonnx.server.quantities import ByteSize, Duration
 from confonnx.server.sessions import MAX_SESSIONS
@@ -251,6 +252,13 @@ class Settings(BaseSettings):
     mem_arena: bool = _option(True, "Keep freed memory for the next run.", "Runtime")
     mem_arena_shrinkage: bool = _option(False, "Give unused memory back after each run.", "Runtime")
     spinning: bool = _option(False, "Let idle threads of onnxruntime spin.", "Runtime")
+    batch: BatchRules = _option(
+        (),
+        "Models whose requests run together: NAME:max_batch_size=32,max_queue_delay_us=500, several "
+        "separated by a semicolon. It puts the tensors of different clients into one.",
+        "Runtime",
+        measured=True,
+    )
     num_http_threads: int | None = _option(
         None, "Has no effect: one event loop serves all connections. See --inference-threads.", "Runtime"
     )
@@ -357,5 +365,7 @@ def marks(info: FieldInfo) -> dict[str, object]:
 def _json(value: object) -> Json:
     if isinstance(value, timedelta):
         return int(value.total_seconds() * 1000)  # milliseconds: canonical JSON has no fractions
+    if isinstance(value, tuple) and all(isinstance(rule, BatchRule) for rule in value):
+        return {name: {**options} for name, options in table(value).items()}
     assert isinstance(value, bool | int | str)
     return value

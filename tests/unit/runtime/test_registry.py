@@ -13,6 +13,7 @@ from confonnx.errors import ConfigurationError, InferenceError, ModelFormatError
 from confonnx.models.repository import load_single, scan_repository
 from confonnx.oip.values import Value
 from confonnx.runtime import inline
+from confonnx.runtime.batching import BatchOptions
 from confonnx.runtime.inline import InlineBound
 from confonnx.runtime.options import SessionOptions
 from confonnx.runtime.registry import LoadedModel, Registry
@@ -225,3 +226,28 @@ def test_sizes_of_other_values_count_too() -> None:
     assert not bound.allows({"x": {"ab": 1.0, 1: 2.0}})
     assert bound.allows({"x": {1: 1.0, 2: 2.0}})
     assert bound.allows({"x": None})
+
+
+def test_batching_is_by_name_for_all_versions_and_never_inline(tmp_path: Path) -> None:
+    for version in ("1", "2"):
+        models.save(models.identity(shape=("batch",)), tmp_path / "m" / version / "model.onnx")
+    models.save(models.identity(), tmp_path / "other.onnx")
+    options = BatchOptions(32, 500)
+    loaded = Registry.load(scan_repository(tmp_path), OPTIONS, {"m": options})
+    assert [loaded.find("m", version).batching for version in ("1", "2")] == [options] * 2
+    assert loaded.find("other").batching is None
+    inputs: dict[str, Value] = {"x": np.ones(1, np.float32)}
+    assert loaded.find("other").runs_inline(inputs)
+    assert not loaded.find("m").runs_inline(inputs)
+
+
+def test_batching_of_a_model_that_is_not_there(tmp_path: Path) -> None:
+    models.save(models.identity(), tmp_path / "m.onnx")
+    with pytest.raises(ConfigurationError, match="--batch names the model 'n'; this server has m"):
+        Registry.load(scan_repository(tmp_path), OPTIONS, {"n": BatchOptions(2)})
+
+
+def test_batching_of_a_model_that_cannot_be_batched(tmp_path: Path) -> None:
+    models.save(models.identity(shape=(3,)), tmp_path / "m.onnx")
+    with pytest.raises(ConfigurationError, match="model 'm' version 1 cannot be batched: 'x' is no tensor"):
+        Registry.load(scan_repository(tmp_path), OPTIONS, {"m": BatchOptions(2)})

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from confonnx.errors import ConfigurationError, InferenceError, OverloadedError
+from confonnx.models.repository import load_single
 from confonnx.ohttp import bhttp
 from confonnx.oip import messages
-from confonnx.runtime.registry import LoadedModel
+from confonnx.runtime.batching import BatchOptions
+from confonnx.runtime.options import SessionOptions
+from confonnx.runtime.registry import LoadedModel, Registry
 from confonnx.server.metrics import Outcome
 from confonnx.server.routes import error_reply
+from tests.support.models import add_model
 from tests.unit.server.harness import GatedSession, Gateway, error_of, gated_model, real_models, run, values
 
 CANARY = "canary-91c0"
@@ -278,3 +283,27 @@ def test_error_table() -> None:
     assert CANARY not in repr(failed)
     with pytest.raises(ConfigurationError):
         error_reply(ConfigurationError("a defect of ours, not an answer"))
+
+
+def test_a_batched_model_answers_each_its_own(tmp_path: Path) -> None:
+    files = [load_single(add_model(tmp_path / "add.onnx"))]
+    (model,) = Registry.load(files, SessionOptions(), {"add": BatchOptions(8, 20_000)}).models
+
+    async def scenario() -> None:
+        gateway = Gateway([model])
+        asked = [
+            gateway.infer("add", {"a": np.full(rows, rows, np.float32), "b": np.ones(rows, np.float32)})
+            for rows in (1, 2, 3)
+        ]
+        wrong = gateway.infer("add", {"a": np.ones((1, 1), np.float32), "b": np.ones(1, np.float32)})
+        *answers, refused = await asyncio.gather(*asked, wrong)
+        for rows, answer in zip((1, 2, 3), answers, strict=True):
+            assert answer.status == 200
+            assert values(answer)["sum"].tolist() == [rows + 1.0] * rows
+        assert refused.status == 400
+        # Three in one run; the fourth was refused before any.
+        count = gateway.metrics.registry.get_sample_value("confonnx_inference_duration_seconds_count")
+        assert count == 1
+        assert gateway.metrics.registry.get_sample_value("confonnx_queue_duration_seconds_count") == 3
+
+    run(scenario)

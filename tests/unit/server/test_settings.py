@@ -198,6 +198,7 @@ def test_measured_is_what_decides_about_security() -> None:
         "key_rollover_interval",
         "key_grace",
         "replay_window",
+        "batch",
         "dangerous_no_padding",
     }
     assert canonical_json.encode(measured) == canonical_json.encode(
