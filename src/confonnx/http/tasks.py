@@ -174,7 +174,10 @@ class Connection(asyncio.BufferedProtocol):
             return
         with suppress(OSError), socket.socket(fileno=os.dup(self._descriptor)) as rest:  # does not block
             while not answer.complete and self._failure is None:
-                self._receive(answer, rest.recv_into(answer.room()))
+                count = rest.recv_into(answer.room())
+                if not count:  # after a reset, this is no proper end
+                    return
+                self._receive(answer, count)
 
     def _wake(self) -> None:
         for condition, future in self._waiting:

@@ -401,6 +401,15 @@ def test_a_post_whose_end_was_not_sent_is_repeated(driver: Driver) -> None:
     assert len(requests[1].partition(b"\r\n\r\n")[2]) == len(LARGE.body)
 
 
+def test_a_reset_instead_of_an_answer(driver: Driver) -> None:
+    def serve(line: Line) -> None:
+        request(line)
+        reset(line)
+
+    with peer(serve) as found, pytest.raises(TransportError, match=r"the connection failed: .*reset"):
+        driver.send(connection(found.url), POST)
+
+
 def test_a_new_connection_is_not_repeated(driver: Driver) -> None:
     def serve(line: Line) -> None:
         request(line)
@@ -488,6 +497,20 @@ def test_the_next_address_is_tried(driver: Driver, monkeypatch: pytest.MonkeyPat
         assert driver.send(connection("http://two.invalid"), GET).body == b"x"
 
 
+def test_an_address_that_this_machine_cannot_reach_is_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    with peer(answer) as found:
+        address = ("127.0.0.1", found.port)
+        unknown = socket.AF_INET, socket.SOCK_STREAM, 9999, "", address  # no such protocol
+        known = socket.AF_INET, socket.SOCK_STREAM, 6, "", address
+        driver = BlockingDriver()
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [unknown, known])
+        assert driver.send(connection("http://two.invalid"), GET).body == b"x"
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [unknown])
+        with pytest.raises(TransportError, match="cannot connect"):
+            BlockingDriver().send(connection("http://two.invalid"), POST, None)
+        driver.close()
+
+
 def test_a_name_that_is_none(driver: Driver) -> None:
     with pytest.raises(TransportError, match="cannot connect"):
         driver.send(connection(f"http://{'a' * 64}.invalid"), GET)
@@ -532,6 +555,29 @@ def test_a_task_that_is_cancelled_closes_its_connection() -> None:
         sending.cancel()
         with pytest.raises(asyncio.CancelledError):
             await sending
+        assert await asyncio.to_thread(ended.wait, 10)
+        await transport.close()
+
+    with peer(serve) as found:
+        asyncio.run(main(found.url))
+
+
+def test_an_idle_connection_on_which_something_comes_is_closed_by_the_loop() -> None:
+    go, ended = threading.Event(), threading.Event()
+
+    def serve(line: Line) -> None:
+        request(line)
+        line.say(ANSWER)
+        assert go.wait(10)
+        line.say(ANSWER)
+        with suppress(ConnectionResetError):  # what it did not read it says so
+            assert line.reader.read() == b""
+        ended.set()
+
+    async def main(url: str) -> None:
+        transport = AsyncHttpTransport(connection(url))
+        assert (await transport.send(POST, timeout=10)).body == b"x"
+        go.set()
         assert await asyncio.to_thread(ended.wait, 10)
         await transport.close()
 
