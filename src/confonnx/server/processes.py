@@ -40,7 +40,7 @@ _PER_SERVER = (
 )
 _BACKLOG = 1024
 _ACCEPTED_AT_ONCE = 64
-_RETRY_SECONDS = 0.001  # until a worker that has not taken its connections yet is asked again
+_RETRY_SECONDS = 0.001  # until what could not be accepted or handed over is tried again
 _KILL_SECONDS = 10.0  # after the time for draining
 _SCRAPE_SECONDS = 5.0
 
@@ -213,24 +213,29 @@ class _Parent:
         for _ in range(_ACCEPTED_AT_ONCE):
             try:
                 connection, _ = listener.accept()
-            except OSError:  # nobody left, gone again, or no descriptors for now
+            except (BlockingIOError, ConnectionAbortedError):  # nobody is left, or gone again
                 return
-            if not self._hand_over(connection):
-                # Every worker is behind: leave the others in the kernel until one is not.
+            except OSError:  # no descriptors or memory for now
+                self._pause()
+                return
+            if not self._hand_over(connection):  # every worker is behind
                 self._waiting = connection
-                self._stop_listening()
-                self._loop.call_later(_RETRY_SECONDS, self._retry)
+                self._pause()
                 return
 
-    def _retry(self) -> None:
-        waiting = self._waiting
-        if waiting is None or self._stop.is_set():
+    def _pause(self) -> None:
+        """Leave the next connections in the kernel for a moment."""
+        self._stop_listening()
+        self._loop.call_later(_RETRY_SECONDS, self._resume)
+
+    def _resume(self) -> None:
+        if self._stop.is_set():
             return
-        if self._hand_over(waiting):
-            self._waiting = None
-            self._listen()
-        else:
-            self._loop.call_later(_RETRY_SECONDS, self._retry)
+        if self._waiting is not None and not self._hand_over(self._waiting):
+            self._pause()
+            return
+        self._waiting = None
+        self._listen()
 
     def _hand_over(self, connection: socket.socket) -> bool:
         """Give ``connection`` to the worker with the fewest; False where none can take it now."""
@@ -291,7 +296,11 @@ class _Parent:
             if not worker.gone.is_set():
                 worker.process.kill()
         for worker in self._workers:
-            worker.process.wait()
+            try:
+                worker.process.wait(_KILL_SECONDS)
+            except subprocess.TimeoutExpired:  # it drained, and a run goes on that nobody waits for
+                worker.process.kill()
+                worker.process.wait()
 
 
 def _check(settings: Settings) -> None:

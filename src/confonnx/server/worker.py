@@ -45,7 +45,10 @@ def main(control: socket.socket, lock: int) -> int:
     try:
         lifecycle.run(_serve(start, log, control, lock))
     except START_ERRORS as error:
-        send(control, Kind.FAILED, encode_error(error))
+        with contextlib.suppress(OSError):  # a parent that is gone does not ask
+            send(control, Kind.FAILED, encode_error(error))
+        return 1
+    except BrokenPipeError:  # the parent ended while this worker started
         return 1
     return 0
 

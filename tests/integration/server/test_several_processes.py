@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -199,3 +200,16 @@ def test_what_ends_the_start_is_said_once(options: tuple[str, ...], status: int,
     assert text in result.stderr
     assert "Traceback" not in result.stderr
     assert not [json.loads(line) for line in result.stderr.splitlines() if '"ready"' in line]
+
+
+def test_a_worker_whose_parent_ends_while_it_starts_ends_quietly() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    lock = os.memfd_create("lock")
+    command = [sys.executable, "-m", "confonnx.server.worker", str(theirs.fileno()), str(lock)]
+    process = subprocess.Popen(command, pass_fds=(theirs.fileno(), lock), stderr=subprocess.PIPE, text=True)
+    theirs.close()
+    os.close(lock)
+    assert ours.recv(100) == b"\x01"  # it says hello, and gets nothing
+    ours.close()
+    _, written = process.communicate(timeout=60)
+    assert (process.returncode, written) == (1, "")

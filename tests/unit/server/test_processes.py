@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import io
 import socket
 import subprocess
@@ -206,5 +207,46 @@ def test_workers_that_differ_do_not_serve(monkeypatch: pytest.MonkeyPatch) -> No
         parent = _Parent(load(processes=2), LOG, [])
         with pytest.raises(ConfigurationError, match="different models or measurements"):
             await parent._start()
+
+    planted(test)
+
+
+def test_without_descriptors_it_pauses_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Exhausted:
+        """A listener for which the system has no descriptor, once."""
+
+        def __init__(self, inner: socket.socket) -> None:
+            self.inner = inner
+            self.failed = False
+
+        def accept(self) -> tuple[socket.socket, object]:
+            if not self.failed:
+                self.failed = True
+                raise OSError(errno.EMFILE, "Too many open files")
+            return self.inner.accept()
+
+    async def test(plant: Plant) -> None:
+        plant.connect()
+        listening = []
+        monkeypatch.setattr(plant.parent, "_listen", lambda: listening.append(True))
+        plant.parent._accept(cast("socket.socket", Exhausted(plant.listener)))
+        assert plant.taken(0) + plant.taken(1) == 0
+        async with asyncio.timeout(20):
+            while not listening:
+                await asyncio.sleep(0.001)
+        plant.parent._accept(plant.listener)
+        assert plant.taken(0) + plant.taken(1) == 1
+
+    planted(test)
+
+
+def test_once_it_stops_nothing_is_resumed() -> None:
+    async def test(plant: Plant) -> None:
+        plant.parent._stop.set()
+        plant.connect()
+        plant.parent._pause()
+        plant.parent._resume()
+        await asyncio.sleep(0.01)
+        assert plant.taken(0) + plant.taken(1) == 0
 
     planted(test)
