@@ -256,6 +256,37 @@ def test_a_draining_server_ends_streams_at_once(models: Path) -> None:
         assert running.log()[-1] == {**running.log()[-1], "event": "stopped", "complete": True}
 
 
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_client_that_was_idle_for_too_long_goes_on_in_another_request(models: Path, kind: str) -> None:
+    options_ = ("--model-repository", str(models), "--idle-timeout", "1s", "--log-level", "debug")
+    with running_server(*options_) as running:
+
+        def inputs() -> Iterator[Mapping[str, object]]:
+            for number in range(3):
+                yield item(number)
+            assert stream_of(running, predictions=3)["ending"] == "closed"
+            for number in range(3, 8):
+                yield item(number)
+
+        async def ask() -> list[float]:
+            async with AsyncClient(running.url, **options(running)) as client:
+                results = client.predict_stream(in_a_thread(inputs()), model="add")
+                return [total(result) async for result in results]
+
+        if kind == "async":
+            found = asyncio.run(ask())
+        else:
+            with client_of(running) as client:
+                found = [total(result) for result in client.predict_stream(inputs(), model="add")]
+        assert found == [number + 1.0 for number in range(8)]
+        assert stream_of(running, predictions=5)["ending"] == "complete"
+
+
+async def in_a_thread(inputs: Iterator[Mapping[str, object]]) -> AsyncIterator[Mapping[str, object]]:
+    while (each := await asyncio.to_thread(next, inputs, None)) is not None:
+        yield each
+
+
 def test_a_stream_of_announced_length_is_refused(server: RunningServer) -> None:
     request = urllib.request.Request(
         f"{server.url}ohttp", data=b"x" * 50, headers={"content-type": "message/ohttp-chunked-req"}

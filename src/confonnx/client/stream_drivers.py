@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from time import monotonic
 from typing import TypeAlias
 
 from confonnx.client.duplex import AsyncDuplex, Duplex
 from confonnx.client.flows import Action, Reply
-from confonnx.client.streams import (
+from confonnx.client.stream_actions import (
     Arrived,
     AwaitNext,
     CloseStream,
@@ -27,6 +28,9 @@ from confonnx.client.streams import (
 from confonnx.client.transport import AsyncDuplexTransport, DuplexTransport
 from confonnx.errors import ConfonnxError
 from confonnx.oip.values import Value
+
+_LONG_PULL = 0.5
+"""Seconds for an input in which a server or what stands before it may have given up the connection."""
 
 Inputs: TypeAlias = Iterable[Mapping[str, object]]
 AsyncInputs: TypeAlias = AsyncIterable[Mapping[str, object]] | Iterable[Mapping[str, object]]
@@ -94,7 +98,10 @@ class _Blocking:
             return True  # which `receive` will tell
 
     def pull(self) -> Event:
+        begun = monotonic()
         for inputs in self._inputs:
+            if monotonic() - begun > _LONG_PULL:
+                self.has_answer()  # what the peer said before it closed would be lost by sending to it
             return Input(inputs, self._transport.now())
         return InputsEnded()
 

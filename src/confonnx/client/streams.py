@@ -1,6 +1,6 @@
 """A stream of predictions over one request, step by step, with no I/O and no clock (docs/spec/streams.md).
 
-The flow is a generator as those in `flows`, with more to yield: see `StreamAction`. `stream_drivers` drives
+The flow is a generator as those in `flows`, with more to yield: see `stream_actions`. `stream_drivers` drives
 it, blocking or with asyncio; tests drive it by hand.
 
 1. The first input is pulled; then the request is opened with verified keys, and nothing but its head is sent.
@@ -18,16 +18,30 @@ answer, goes to the next stream. It still is what it was, as its iterator was no
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final, TypeAlias, TypeVar
+from typing import Final, TypeVar
 
 from confonnx.attestation.result import AttestedKeys
 from confonnx.attestation.statement import ModelDescription
 from confonnx.client import answers, inference
 from confonnx.client.exchange import HttpRequest, HttpResponse
-from confonnx.client.flows import Action, Flows, Reply, clock_offset_by, keys_wanted, model_path, select
+from confonnx.client.flows import Flows, clock_offset_by, keys_wanted, model_path, select
+from confonnx.client.stream_actions import (
+    Arrived,
+    AwaitNext,
+    CloseStream,
+    EndRequest,
+    Event,
+    GiveOut,
+    Input,
+    InputsEnded,
+    OpenStream,
+    Refused,
+    SendPiece,
+    StreamFlow,
+)
 from confonnx.errors import (
     ConfigurationError,
     ConfonnxError,
@@ -58,7 +72,6 @@ from confonnx.oip.records import (
     RecordReader,
     encode_record,
 )
-from confonnx.oip.values import Value
 
 DEFAULT_MAX_IN_FLIGHT = 8
 
@@ -70,79 +83,6 @@ _HEAD_MULTIPLE = 256  # bytes; the head's size would tell the length of the mode
 
 T = TypeVar("T")
 
-
-@dataclass(frozen=True, slots=True)
-class OpenStream:
-    """Begin this request, whose body and answer will flow at the same time. Sent back: None."""
-
-    request: HttpRequest
-
-
-@dataclass(frozen=True, slots=True)
-class SendPiece:
-    """Send this of the body, now. Sent back: None."""
-
-    data: Buffer
-
-
-@dataclass(frozen=True, slots=True)
-class EndRequest:
-    """The body is complete. Sent back: None."""
-
-
-@dataclass(frozen=True, slots=True)
-class CloseStream:
-    """The request is over, or given up. Sent back: None."""
-
-
-@dataclass(frozen=True, slots=True)
-class AwaitNext:
-    """Wait for the next of the answer, or, where ``input_wanted``, for whichever comes first of that and the
-    next input; without an open request for the input alone. Sent back: `Event`.
-    """
-
-    input_wanted: bool
-
-
-@dataclass(frozen=True, slots=True)
-class GiveOut:
-    """Give this to the caller. Sent back: None."""
-
-    value: dict[str, Value] | ConfonnxError
-
-
-@dataclass(frozen=True, slots=True)
-class Input:
-    """An input was pulled, at that time of the client's clock."""
-
-    inputs: Mapping[str, object]
-    at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class InputsEnded:
-    """There are no more inputs."""
-
-
-@dataclass(frozen=True, slots=True)
-class Arrived:
-    """``piece`` of the answer's body came, or its end (None). ``pulling``: the next input was asked for."""
-
-    piece: Buffer | None
-    pulling: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """The answer is another than was accepted."""
-
-    response: HttpResponse
-
-
-Event: TypeAlias = Input | InputsEnded | Arrived | Refused
-StreamAction: TypeAlias = Action | OpenStream | SendPiece | EndRequest | CloseStream | AwaitNext | GiveOut
-StreamReply: TypeAlias = Reply | Event | None
-StreamFlow: TypeAlias = Generator[StreamAction, StreamReply, T]
 
 CLOSE: Final = CloseStream()
 
@@ -418,7 +358,6 @@ class _Stream:
         question = self._waiting.popleft()
         assert isinstance(question, inference.Question)  # errors are given out as soon as they are first
         exchange.answered += 1
-        self._last = None
         if record.status == 200:
             yield GiveOut(question.read_message(record.message, header_length=record.header_length))
         else:
