@@ -20,7 +20,7 @@ Document = dict[str, Any]
 
 _SESSIONS = (Variant.SESSION_X25519, Variant.SESSION_XWING)
 _ALONE = (Variant.X25519, Variant.XWING)
-_HEAD = "| goal | of | measured | |\n|---|---|---|---|"
+HEAD = "| goal | of | measured | |\n|---|---|---|---|"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +41,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.goals", description=__doc__.split("\n\n")[0])
     parser.add_argument("folder", type=Path, nargs="?", default=Path("build/bench"))
     folder = parser.parse_args(arguments).folder
-    verdicts: list[Verdict] = []
-    for name, judge in _JUDGES.items():
-        path = folder / f"{name}.json"
-        if path.exists():
-            verdicts += judge(json.loads(path.read_text()))
-    print("\n".join([_HEAD, *map(str, verdicts)]))
+    verdicts = list(judge_all({path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}))
+    print("\n".join([HEAD, *map(str, verdicts)]))
     return 0 if all(verdict.met for verdict in verdicts) else 1
+
+
+def judge_all(documents: dict[str, Document]) -> Iterator[Verdict]:
+    """All that was measured; ``documents`` by the name of their benchmark."""
+    for name, judge in _JUDGES.items():
+        if name in documents:
+            yield from judge(documents[name])
 
 
 def judge_sealed(document: Document) -> Iterator[Verdict]:
@@ -66,7 +69,7 @@ def judge_sealed(document: Document) -> Iterator[Verdict]:
                     document, workload, concurrency, variant, "rate", Variant.IN_PROCESS, at_least=0.95
                 )
         yield from _ratio(document, "identity-16", 1, variant, "p50", Variant.PLAIN, at_most=1.35)
-        for cell in _cells(document, "tiny", variant):
+        for cell in cells_of(document, "tiny", variant):
             found = cell["overhead"]
             yield Verdict(
                 "CPU beside onnxruntime ≤ 1.5 X25519 exchanges",
@@ -88,7 +91,7 @@ def judge_peers(document: Document) -> Iterator[Verdict]:
             cell
             for workload in workloads
             for variant in _SESSIONS
-            for cell in _cells(document, workload, variant)
+            for cell in cells_of(document, workload, variant)
             if peer in cell["ratios"]
         ]
         if cells:
@@ -167,7 +170,8 @@ _JUDGES = {
 _METRICS = {"p50": "p50", "rate": "req/s", "server_cpu": "CPU"}
 
 
-def _cells(document: Document, workload: str, variant: Variant) -> list[Document]:
+def cells_of(document: Document, workload: str, variant: Variant) -> list[Document]:
+    """The cells of the server's view."""
     return [
         cell
         for cell in document["cells"]
@@ -187,7 +191,7 @@ def _ratio(
     at_least: float | None = None,
 ) -> Iterator[Verdict]:
     """One verdict; none where the cell or what it is compared with was not measured."""
-    for cell in _cells(document, workload, variant):
+    for cell in cells_of(document, workload, variant):
         if cell["concurrency"] == concurrency and base in cell["ratios"]:
             found = cell["ratios"][base][metric]
             limit = f"≤ {at_most}" if at_most is not None else f"≥ {at_least}"

@@ -134,10 +134,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             findings.capacity[name], findings.weather[name] = capacity, weather
         for limit in (128 << 20, 512 << 20):
             findings.floods.append(measure_flood(large, limit, cores, load))
-    print(machine.started_at, machine.cpu, f"{machine.cpus} cores", sep="; ")
-    print(text(findings))
+    printed = f"{machine.started_at}; {machine.cpus} × {machine.cpu}\n{text(findings)}"
+    print(printed)
     if given.json is not None:
-        document = {"machine": asdict(machine), **asdict(findings)}
+        document = {"text": printed, "machine": asdict(machine), **asdict(findings)}
         write_json(given.json, document)
 
 

@@ -71,10 +71,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             with several_processes(workload, 1) as one, several_processes(workload, 2) as two:
                 pairs = _rounds(workload, variant, (one, two), load, rounds)
             found.append(compare(name, variant, pairs, cores=len(os.sched_getaffinity(0))))
-    print(f"{machine.started_at}; {machine.cpus} × {machine.cpu}; {rounds} rounds")
-    print(text(found))
+    printed = f"{machine.started_at}; {machine.cpus} × {machine.cpu}; {rounds} rounds\n{text(found)}"
+    print(printed)
     if given.json is not None:
-        document = {"machine": asdict(machine), "comparisons": [asdict(entry) for entry in found]}
+        comparisons = [asdict(entry) for entry in found]
+        document = {"text": printed, "machine": asdict(machine), "comparisons": comparisons}
         write_json(given.json, document)
 
 

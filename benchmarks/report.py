@@ -80,6 +80,7 @@ class Report:
     def write_json(self, path: Path) -> None:
         """Every round of every cell, their summaries and ratios. Times in seconds, sizes in bytes."""
         document = {
+            "text": self.text(),
             "machine": asdict(self.machine),
             "settings": self.settings,
             "workloads": [

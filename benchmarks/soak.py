@@ -87,10 +87,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
     second_half = [sample for sample in samples if sample[0] >= samples[-1][0] / 2]
     slope = fit(second_half)
-    print(machine.started_at, machine.cpu, f"{machine.cpus} cores; {given.minutes:g} minutes")
-    print(text(samples, slope, done))
+    head = f"{machine.started_at}; {machine.cpus} × {machine.cpu}; {given.minutes:g} minutes"
+    printed = f"{head}\n{text(samples, slope, done)}"
+    print(printed)
     if given.json is not None:
-        document = {"machine": asdict(machine), "samples": samples, "slope": asdict(slope), "done": done}
+        document = {
+            "text": printed,
+            "machine": asdict(machine),
+            "samples": samples,
+            "slope": asdict(slope),
+            "done": done,
+        }
         write_json(given.json, document)
     return 0 if slope.flat else 1
 
