@@ -328,7 +328,7 @@ class _Stream:
         position, self._position = self._position, self._position + 1
         self._upcoming = None
         try:
-            question = inference.ask(exchange.model, item.inputs, outputs=self._call.outputs)
+            question = self._flows.state.asker.ask(exchange.model, item.inputs, outputs=self._call.outputs)
             size = sum(map(len, question.body))
             _check_size(size, exchange.max_request)
         except (InvalidInputError, TooLargeError) as error:

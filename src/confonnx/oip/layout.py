@@ -7,14 +7,14 @@ parsed each time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
 
 from confonnx.oip.datatypes import Array, Buffer, Datatype, TensorType, ValueType
-from confonnx.oip.messages import InferRequest
+from confonnx.oip.messages import InferInput, InferOutput
 from confonnx.oip.values import Value
 
 _PLAIN = frozenset(
@@ -38,38 +38,45 @@ class _Place:
 
 
 @dataclass(frozen=True, slots=True)
-class RequestLayout:
-    """Where the tensors of a request lie whose body has ``size`` bytes and begins with ``header``."""
+class Layout:
+    """Where the tensors of a message lie that has ``size`` bytes and begins with the JSON ``header``."""
 
     header: bytes = field(repr=False)
     size: int
     places: tuple[_Place, ...]
 
+    @property
+    def header_length(self) -> int:
+        """Bytes of JSON."""
+        return len(self.header)
+
     def matches(self, body: Buffer) -> bool:
-        """Whether ``body`` is another request of this layout."""
+        """Whether ``body`` is another message of this layout."""
         return len(body) == self.size and bytes(body[: len(self.header)]) == self.header
 
     def read(self, body: Buffer) -> dict[str, Array]:
-        """The inputs in a ``body`` that matches: the very arrays that parsing it would give."""
+        """The values in a read-only ``body`` that matches: the very arrays that parsing it would give."""
         return {place.name: _array(body, place) for place in self.places}
 
 
-def layout_of(request: InferRequest, body: Buffer, *, header_length: int) -> RequestLayout | None:
-    """The layout of ``request``, which was parsed from ``body``; None where its header does not settle it.
+def layout_of(
+    tensors: Sequence[InferInput] | Sequence[InferOutput], body: Buffer, *, header_length: int
+) -> Layout | None:
+    """The layout of ``body``, from which ``tensors`` were parsed; None where its header does not settle it.
 
     The parser has accounted for every byte: where all tensors together are as long as the binary part, each
     lies there, behind the one before it.
     """
     places = []
     end = header_length
-    for item in request.inputs:
+    for item in tensors:
         if not is_plain(item.type) or not isinstance(item.value, np.ndarray) or not item.value.size:
             return None
         places.append(_Place(item.name, item.value.dtype, item.value.shape, end))
         end += item.value.nbytes
     if end != len(body):
         return None
-    return RequestLayout(bytes(body[:header_length]), end, tuple(places))
+    return Layout(bytes(body[:header_length]), end, tuple(places))
 
 
 def is_plain(type_: ValueType) -> bool:
@@ -88,4 +95,7 @@ def shapes_of(values: Mapping[str, Value]) -> Shapes | None:
 def _array(body: Buffer, place: _Place) -> Array:
     array: Array = np.ndarray(place.shape, place.dtype, body, place.start)
     # onnxruntime reads through typed pointers; a copy is aligned.
-    return array if array.flags.aligned else array.copy()
+    if not array.flags.aligned:
+        array = array.copy()
+        array.flags.writeable = False
+    return array

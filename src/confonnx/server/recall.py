@@ -14,7 +14,7 @@ from typing import cast
 from confonnx.ohttp import bhttp
 from confonnx.oip import binary, messages
 from confonnx.oip.datatypes import Array, Buffer
-from confonnx.oip.layout import RequestLayout, Shapes, is_plain, shapes_of
+from confonnx.oip.layout import Layout, Shapes, is_plain, shapes_of
 from confonnx.oip.values import Value
 from confonnx.runtime.registry import LoadedModel
 
@@ -70,7 +70,7 @@ class Prediction:
     """What a request for a prediction settles for the next one with its head and its JSON header."""
 
     head: bhttp.RequestHead
-    layout: RequestLayout
+    layout: Layout
     form: AnswerForm
     inline: bool
     """Whether a run on tensors of this layout needs no thread."""

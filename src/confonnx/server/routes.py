@@ -213,7 +213,7 @@ class Routes:
             )
         request, form, inputs = self._parse(model, body, header_length)
         inline = model.runs_inline(inputs)
-        layout = layout_of(request, body, header_length=header_length) if header_length else None
+        layout = layout_of(request.inputs, body, header_length=header_length) if header_length else None
         if layout is not None:
             recall.prediction = Prediction(head, layout, form, inline)
         if inline:

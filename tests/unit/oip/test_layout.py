@@ -7,7 +7,7 @@ import pytest
 
 from confonnx.oip import binary
 from confonnx.oip.datatypes import Array, Datatype, SequenceType, TensorType
-from confonnx.oip.layout import RequestLayout, is_plain, layout_of, shapes_of
+from confonnx.oip.layout import Layout, is_plain, layout_of, shapes_of
 from confonnx.oip.limits import OipLimits
 from confonnx.oip.messages import InferInput, InferRequest
 
@@ -26,9 +26,9 @@ def message(*arrays: Array, **options: bool) -> tuple[bytes, int]:
     return b"".join(encoded.parts), encoded.header_length or 0
 
 
-def laid_out(body: bytes, header_length: int) -> RequestLayout | None:
+def laid_out(body: bytes, header_length: int) -> Layout | None:
     request = binary.parse_infer_request(body, header_length=header_length or None, limits=OipLimits())
-    return layout_of(request, body, header_length=header_length)
+    return layout_of(request.inputs, body, header_length=header_length)
 
 
 @pytest.mark.parametrize("datatype", PLAIN, ids=lambda datatype: datatype.value)
@@ -46,7 +46,7 @@ def test_a_layout_reads_what_parsing_reads(datatype: Datatype, shift: int) -> No
     assert [array.dtype for array in read.values()] == [datatype.numpy_dtype] * 2
     np.testing.assert_array_equal(read["x0"], first + 1)
     np.testing.assert_array_equal(read["x1"], first[1:])
-    assert all(array.flags.aligned for array in read.values())
+    assert all(array.flags.aligned and not array.flags.writeable for array in read.values())
 
 
 def test_another_header_or_size_does_not_match() -> None:
