@@ -34,7 +34,7 @@ MAX_JSON = 1 << 20
 """Larger inputs are not sent in JSON: 4 MiB of floats are 20 MB of digits, and take a peer seconds each."""
 
 _METRICS = ("p50", "rate", "server_cpu")
-_QUICK_MODELS = ("tiny", "identity-1")
+_QUICK_MODELS = ("tiny",)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -108,7 +108,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.against_peers", description=__doc__.split("\n\n")[0]
     )
-    parser.add_argument("--quick", action="store_true", help="two models, one round: a look, no measurement")
+    parser.add_argument("--quick", action="store_true", help="one model, one round: a look, no measurement")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every round, machine-readable")
     parser.add_argument("--models", nargs="+", choices=NAMES, help="only these")
     parser.add_argument(

@@ -16,6 +16,9 @@ from benchmarks.variants import Form, Variant
 from benchmarks.workloads import Case, Workload
 from confonnx.attestation.statement import ModelDescription
 from confonnx.client import inference
+from confonnx.client.exchange import HttpRequest
+from confonnx.client.options import Connection, parse_url
+from confonnx.client.outgoing import Requests
 from confonnx.ohttp import bhttp
 from confonnx.ohttp.encapsulation import (
     HEADER_SIZE,
@@ -32,7 +35,7 @@ from confonnx.oip.datatypes import Datatype, TensorType, ValueSpec
 from confonnx.oip.limits import OipLimits
 
 _LIMITS = OipLimits()
-_AUTHORITY = "127.0.0.1"
+_HOST = "127.0.0.1"
 
 Fields = Sequence[tuple[str, str]]
 
@@ -85,17 +88,19 @@ def prepare(variant: Variant, workload: Workload, *, port: int, count: int) -> P
         case Form.ALONE | Form.SESSION:
             return _prepare_sealed(variant, workload, port=port, count=count)
         case Form.BINARY:
-            bodies = [_binary_post(case, workload) for case in workload.cases]
+            requests = [_binary_request(case, workload) for case in workload.cases]
         case Form.JSON:
-            bodies = [_json_post(case, workload) for case in workload.cases]
+            requests = [_json_request(case, workload) for case in workload.cases]
         case Form.PLAIN_JSON:
-            bodies = [
-                _post("/predict", _JSON_FIELDS, msgspec.json.encode({"x": case.input.tolist()}))
+            requests = [
+                _post("/predict", _JSON, _JSON_FIELDS, msgspec.json.encode({"x": case.input.tolist()}))
                 for case in workload.cases
             ]
         case Form.NONE:
             raise ValueError(f"{variant} has no requests")
-    return Prepared(variant.form, [bodies[number % len(bodies)] for number in range(count)])
+    made = _on_the_wire(port)
+    octets = [made(request) for request in requests]
+    return Prepared(variant.form, [octets[number % len(octets)] for number in range(count)])
 
 
 def describe(workload: Workload) -> ModelDescription:
@@ -128,43 +133,42 @@ def prepare_wrong(workload: Workload, *, port: int, count: int) -> Prepared:
         ("content-type", encoded.content_type),
         (binary.HEADER_LENGTH_FIELD, str(encoded.header_length)),
     )
-    parts = _bhttp_parts(fields, encoded.parts, workload)
+    parts = _bhttp_parts(fields, encoded.parts, workload, port)
     return _seal_all(Variant.SESSION_X25519, [parts], port=port, count=count)
 
 
 def _prepare_sealed(variant: Variant, workload: Workload, *, port: int, count: int) -> Prepared:
     questions = [ask(case, workload) for case in workload.cases]
-    plaintexts = [_bhttp_parts(question.fields, question.body, workload) for question in questions]
+    plaintexts = [_bhttp_parts(question.fields, question.body, workload, port) for question in questions]
     return _seal_all(variant, plaintexts, port=port, count=count)
 
 
 def _seal_all(variant: Variant, plaintexts: Sequence[Sequence[Buffer]], *, port: int, count: int) -> Prepared:
     assert variant.kem is not None
     config = _key_config(port, variant.kem)
-    seal, fields = _sealing(variant.form, config)
+    seal, media_type, accept = _sealing(variant.form, config)
+    made = _on_the_wire(port)
     sealed_messages, openers = [], []
     for number in range(count):
         sealed, opener = seal(plaintexts[number % len(plaintexts)])
-        sealed_messages.append(_post("/ohttp", fields, sealed))
+        sealed_messages.append(made(_post("/ohttp", accept, (("content-type", media_type),), sealed)))
         openers.append(opener)
     return Prepared(variant.form, sealed_messages, openers)
 
 
-def _bhttp_parts(fields: Fields, body: Sequence[Buffer], workload: Workload) -> Sequence[Buffer]:
+def _bhttp_parts(fields: Fields, body: Sequence[Buffer], workload: Workload, port: int) -> Sequence[Buffer]:
     dated = (("date", format_datetime(datetime.now(UTC), usegmt=True)), *fields)
     path = f"/v2/models/{workload.name}/versions/1/infer"
-    inner = bhttp.Request("POST", "http", _AUTHORITY, path, dated)
+    inner = bhttp.Request("POST", "http", f"{_HOST}:{port}", path, dated)
     return bhttp.encode_request(inner, body, offset=HEADER_SIZE)  # aligned, as our client sends it
 
 
 def _sealing(
     form: Form, config: KeyConfig
-) -> tuple[Callable[[Sequence[Buffer]], tuple[bytearray, ResponseOpener]], Fields]:
-    """What seals one request after the other, and the fields of the outer requests."""
+) -> tuple[Callable[[Sequence[Buffer]], tuple[bytearray, ResponseOpener]], str, str]:
+    """What seals one request after the other, and the media types of requests and answers."""
     if form is Form.ALONE:
-        return lambda parts: encapsulate_request(config, parts), _sealed_fields(
-            REQUEST_MEDIA_TYPE, RESPONSE_MEDIA_TYPE
-        )
+        return lambda parts: encapsulate_request(config, parts), REQUEST_MEDIA_TYPE, RESPONSE_MEDIA_TYPE
     session = SenderSession(config)
 
     def seal(parts: Sequence[Buffer]) -> tuple[bytearray, ResponseOpener]:
@@ -172,29 +176,28 @@ def _sealing(
         assert sealed is not None  # a window has far fewer requests than a session may
         return sealed
 
-    return seal, _sealed_fields(SESSION_REQUEST_MEDIA_TYPE, SESSION_RESPONSE_MEDIA_TYPE)
+    return seal, SESSION_REQUEST_MEDIA_TYPE, SESSION_RESPONSE_MEDIA_TYPE
 
 
-def _sealed_fields(media_type: str, accept: str) -> Fields:
-    return (("accept", accept), ("content-type", media_type))
-
-
-_JSON_FIELDS = (("accept", "application/json"), ("content-type", "application/json"))
-
-
-def _binary_post(case: Case, workload: Workload) -> bytes:
+def _binary_request(case: Case, workload: Workload) -> HttpRequest:
     question = ask(case, workload)
-    return _post(_infer_path(workload), question.fields, b"".join(question.body))
+    return _post(
+        _infer_path(workload), binary.BINARY_MEDIA_TYPE, tuple(question.fields), b"".join(question.body)
+    )
 
 
-def _json_post(case: Case, workload: Workload) -> bytes:
+_JSON = "application/json"
+_JSON_FIELDS = (("content-type", _JSON),)
+
+
+def _json_request(case: Case, workload: Workload) -> HttpRequest:
     tensor = {
         "name": "x",
         "shape": case.input.shape,
         "datatype": "FP32",
         "data": case.input.reshape(-1).tolist(),
     }
-    return _post(_infer_path(workload), _JSON_FIELDS, msgspec.json.encode({"inputs": [tensor]}))
+    return _post(_infer_path(workload), _JSON, _JSON_FIELDS, msgspec.json.encode({"inputs": [tensor]}))
 
 
 def _infer_path(workload: Workload) -> str:
@@ -216,17 +219,21 @@ def _read_json(body: memoryview, form: Form) -> Array:
 
 def _key_config(port: int, kem: Kem) -> KeyConfig:
     # Not attested: this measures what the server does with a request, and nothing secret is sent.
-    answer = ask_once(port, f"GET /ohttp HTTP/1.1\r\nhost: {_AUTHORITY}\r\n\r\n".encode())
+    answer = ask_once(port, f"GET /ohttp HTTP/1.1\r\nhost: {_HOST}\r\n\r\n".encode())
     for config in parse_key_configs(bytes(split_answer(memoryview(answer))[1])):
         if config.kem is kem:
             return config
     raise LoadError(f"the server offers no key for {kem.name}")
 
 
-def _post(path: str, fields: Fields, body: bytes | bytearray) -> bytes:
-    lines = [f"POST {path} HTTP/1.1", f"host: {_AUTHORITY}", *(f"{name}: {value}" for name, value in fields)]
-    lines.append(f"content-length: {len(body)}")
-    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+def _post(path: str, accept: str, fields: tuple[tuple[str, str], ...], body: Buffer) -> HttpRequest:
+    return HttpRequest("POST", path, accept=accept, max_response_bytes=0, fields=fields, body=body)
+
+
+def _on_the_wire(port: int) -> Callable[[HttpRequest], bytes]:
+    """What our client writes for a request; to the peers as well."""
+    requests = Requests(Connection(parse_url(f"http://{_HOST}:{port}/")))
+    return lambda request: b"".join(requests.make(request).octets())
 
 
 def _outer_field(answer: memoryview, name: str) -> str:

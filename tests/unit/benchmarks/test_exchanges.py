@@ -126,7 +126,7 @@ def test_answers_are_held_against_their_own_question() -> None:
 
 
 def test_plain_requests_are_whole_http_requests_of_the_cases_in_turn() -> None:
-    prepared = prepare(Variant.PLAIN, WORKLOAD, port=0, count=3)
+    prepared = prepare(Variant.PLAIN, WORKLOAD, port=1, count=3)
     assert len(prepared.messages) == 3
     for message, case in zip(prepared.messages, (CASE, OTHER, CASE), strict=True):
         head, _, body = message.partition(b"\r\n\r\n")
@@ -140,7 +140,7 @@ def test_plain_requests_are_whole_http_requests_of_the_cases_in_turn() -> None:
 def test_json_holds_every_float_exactly(variant: Variant) -> None:
     case = Case(np.random.default_rng(1).random(9, np.float32), CASE.answer)
     workload = replace(WORKLOAD, cases=(case,))
-    body = prepare(variant, workload, port=0, count=1).messages[0].partition(b"\r\n\r\n")[2]
+    body = prepare(variant, workload, port=1, count=1).messages[0].partition(b"\r\n\r\n")[2]
     document = json.loads(body)
     data = document["x"] if variant.form is Form.PLAIN_JSON else document["inputs"][0]["data"]
     assert np.array_equal(np.array(data, np.float32), case.input)
@@ -148,7 +148,7 @@ def test_json_holds_every_float_exactly(variant: Variant) -> None:
 
 def test_what_goes_over_no_wire_has_no_requests() -> None:
     with pytest.raises(ValueError, match="in process has no requests"):
-        prepare(Variant.IN_PROCESS, WORKLOAD, port=0, count=1)
+        prepare(Variant.IN_PROCESS, WORKLOAD, port=1, count=1)
 
 
 def test_each_sealed_variant_has_a_form_and_a_key() -> None:
@@ -163,7 +163,7 @@ def test_sealed_requests_open_as_what_the_client_asks(
 ) -> None:
     keys = Keys()
     monkeypatch.setattr(exchanges, "_key_config", lambda port, kem: keys.config)
-    prepared = prepare(variant, WORKLOAD, port=0, count=3)
+    prepared = prepare(variant, WORKLOAD, port=1, count=3)
     session = None
     for number, message in enumerate(prepared.messages):
         sealed = message.partition(b"\r\n\r\n")[2]
