@@ -25,7 +25,8 @@ CALLS = ("connect", "sendto", "sendmsg", "sendmmsg", "socket")
 
 
 @pytest.mark.slow
-def test_a_server_calls_nobody(tmp_path: Path) -> None:
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_server_calls_nobody(tmp_path: Path, processes: str) -> None:
     model = add_model(tmp_path / "add.onnx")
     home, scratch = tmp_path / "home", tmp_path / "scratch"
     home.mkdir()
@@ -33,7 +34,7 @@ def test_a_server_calls_nobody(tmp_path: Path) -> None:
     trace = traced(tmp_path / "calls", *CALLS)
     environment = {"HOME": str(home), "TMPDIR": str(scratch), "XDG_CACHE_HOME": "", "XDG_DATA_HOME": ""}
     with running_server(
-        *(str(model), "--key-rollover-interval", "20s", "--log-level", "debug"),
+        *(str(model), "--key-rollover-interval", "20s", "--log-level", "debug", "--processes", processes),
         environment=environment,
         prefix=trace.prefix(),
     ) as server:

@@ -50,6 +50,12 @@ def _symbol(session: Session, source: str) -> str:
             raise ConfigurationError(
                 f"{source} cannot be batched: {name!r} is no tensor whose first dimension has a symbolic name"
             )
+    for spec in (*session.inputs, *session.outputs):
+        assert isinstance(spec.type, TensorType)
+        if symbols[spec.name] in (spec.type.shape or ())[1:]:
+            raise ConfigurationError(
+                f"{source} cannot be batched: {spec.name!r} has the dimension {symbols[spec.name]!r} twice"
+            )
     if len(set(symbols.values())) != 1:
         listed = ", ".join(f"{name}: {symbol}" for name, symbol in symbols.items())
         raise ConfigurationError(

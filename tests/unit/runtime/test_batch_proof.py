@@ -103,6 +103,11 @@ def test_rows_that_mix(tmp_path: Path, proto: onnx.ModelProto) -> None:
         ({"x": tensor(FLOAT, ())}, {"y": tensor(FLOAT, ())}, "'x' is no tensor whose first"),
         ({"x": tensor(FLOAT, ("a",))}, {"y": tensor(FLOAT, ("b",))}, r"different names \(x: a, y: b\)"),
         (
+            {"x": tensor(FLOAT, ("n", "n"))},
+            {"y": tensor(FLOAT, ("n", "n"))},
+            "'x' has the dimension 'n' twice",
+        ),
+        (
             {"x": models.sequence(tensor(FLOAT))},
             {"y": models.sequence(tensor(FLOAT))},
             "'x' is no tensor whose first",
