@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, TypeVar
+
+import uvloop
 
 from confonnx.client.duplex import AsyncDuplex, Duplex
 from confonnx.client.exchange import HttpRequest, HttpResponse
@@ -63,8 +65,8 @@ class BlockingDriver:
 class TaskDriver:
     """`AsyncHttpTransport`."""
 
-    def __init__(self) -> None:
-        self._runner = asyncio.Runner()
+    def __init__(self, loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None) -> None:
+        self._runner = asyncio.Runner(loop_factory=loop_factory)
         self._transport: AsyncHttpTransport | None = None
 
     def send(self, to: Connection, request: HttpRequest, timeout: float | None = 10) -> HttpResponse:
@@ -89,6 +91,13 @@ class TaskDriver:
     def _to(self, to: Connection) -> AsyncHttpTransport:
         self._transport = self._transport or AsyncHttpTransport(to)
         return self._transport
+
+
+class UvloopDriver(TaskDriver):
+    """`AsyncHttpTransport` in the event loop that many web servers run."""
+
+    def __init__(self) -> None:
+        super().__init__(uvloop.new_event_loop)
 
 
 class _Facade:

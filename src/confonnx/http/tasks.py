@@ -58,20 +58,17 @@ class Connection(asyncio.BufferedProtocol):
         Raises TransportError and what the sink raises.
         """
         view = memoryview(octets)
-        while view:
-            self._sending = True  # read on, or neither side could write
-            try:
-                await self.read_until(lambda: self._may_write or answer.ends_request)
-            finally:
-                self._sending = False
+        while not self._transport.is_closing():
+            if not view:
+                return True
+            await self._writable(answer)
             if answer.ends_request:
                 return False
-            self._transport.write(view[:_PIECE_BYTES])
-            view = view[_PIECE_BYTES:]
-            if self._transport.is_closing():  # it was not written; maybe there is an answer
-                await self.read_until(lambda: answer.ends_request)
-                return False
-        return True
+            if not self._transport.is_closing():
+                self._transport.write(view[:_PIECE_BYTES])
+                view = view[_PIECE_BYTES:]
+        await self.read_until(lambda: answer.ends_request)  # why it cannot be written
+        return False
 
     async def read_until(self, condition: Callable[[], bool]) -> None:
         """Reads until ``condition`` holds. Raises TransportError and what the sink raises."""
@@ -95,6 +92,8 @@ class Connection(asyncio.BufferedProtocol):
         loop = asyncio.get_running_loop()
         encrypted = await loop.start_tls(self._transport, _Decrypted(self), tls, server_hostname=host)
         assert encrypted is not None  # it is for a loop that is closed
+        if self.is_over:  # the event loop takes the end of a connection that we gave up for no failure
+            raise ConnectionResetError("the peer spoke before TLS began")
         self._transport = encrypted
         self._encrypted = True
 
@@ -116,7 +115,9 @@ class Connection(asyncio.BufferedProtocol):
     # What the event loop calls:
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by its class
+        # Under TLS too it is the TCP connection that pauses: uvloop drops what came before the peer closed if
+        # it is asked to hold back what is decrypted.
+        self._tcp = self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by its class
         connected = transport.get_extra_info("socket")
         self._descriptor = connected.fileno()
         self._waiter = Waiter(connected)
@@ -158,6 +159,13 @@ class Connection(asyncio.BufferedProtocol):
 
     # What both sides use:
 
+    async def _writable(self, answer: Answer) -> None:
+        self._sending = True  # read on, or neither side could write
+        try:
+            await self.read_until(lambda: self._may_write or answer.ends_request)
+        finally:
+            self._sending = False
+
     def _receive(self, answer: Answer, count: int) -> None:
         try:
             answer.received(count)
@@ -185,14 +193,14 @@ class Connection(asyncio.BufferedProtocol):
                 future.set_result(None)
 
     def _pause(self) -> None:
-        if not self._paused:
+        if not self._paused and not self.is_over:
             self._paused = True
-            self._transport.pause_reading()
+            self._tcp.pause_reading()
 
     def _resume(self) -> None:
-        if self._paused:
+        if self._paused and not self.is_over:
             self._paused = False
-            self._transport.resume_reading()
+            self._tcp.resume_reading()
 
 
 class _Decrypted(asyncio.Protocol):

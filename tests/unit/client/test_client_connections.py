@@ -9,7 +9,7 @@ import socket
 import ssl
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -22,7 +22,7 @@ from confonnx.client.transport import AsyncHttpTransport, HttpTransport
 from confonnx.errors import ConfigurationError, TransportError
 from tests.support.loopback_tls import server_tls, write_ca_file
 from tests.support.peer import Line, peer
-from tests.support.transports import BlockingDriver, Driver, TaskDriver, connection
+from tests.support.transports import BlockingDriver, Driver, TaskDriver, UvloopDriver, connection
 
 GET = HttpRequest("GET", "/attestation", accept="a/b", max_response_bytes=1 << 20)
 POST = HttpRequest("POST", "/ohttp", accept="a/b", max_response_bytes=1 << 20, body=b"sealed")
@@ -34,7 +34,7 @@ TOO_LARGE = (  # in one write: a reset drops what is not on the way yet
 NO_LINGER = struct.pack("ii", 1, 0)  # close sends a reset
 
 
-@pytest.fixture(params=[BlockingDriver, TaskDriver], ids=["sync", "async"])
+@pytest.fixture(params=[BlockingDriver, TaskDriver, UvloopDriver], ids=["sync", "async", "uvloop"])
 def driver(request: pytest.FixtureRequest) -> Iterator[Driver]:
     made: Driver = request.param()
     yield made
@@ -167,6 +167,7 @@ def test_a_handshake_that_is_cut_leaves_no_socket(driver: Driver, silent: bool) 
     """A socket that is left to the garbage collector would be a warning, which fails the test."""
 
     def serve(line: Line) -> None:
+        line.reader.read(1)
         if not silent:
             line.say(b"\x16\x03\x03\x40\x00")  # a handshake record of 16 KiB, which comes a byte at a time
         while not done.wait(0.02):
@@ -180,6 +181,14 @@ def test_a_handshake_that_is_cut_leaves_no_socket(driver: Driver, silent: bool) 
             driver.send(to, GET, 0.2)
         gc.collect()
         done.set()
+
+
+def test_a_server_that_speaks_before_tls(driver: Driver) -> None:
+    with (
+        peer(lambda line: line.say(b"220 mail.example ESMTP\r\n")) as found,
+        pytest.raises(TransportError, match="cannot connect"),
+    ):
+        driver.send(connection(found.url.replace("http:", "https:")), GET)
 
 
 # Proxies
@@ -486,7 +495,9 @@ def test_looking_up_a_name_is_within_the_deadline(monkeypatch: pytest.MonkeyPatc
     done.set()
 
 
-def test_the_next_address_is_tried(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", [BlockingDriver, TaskDriver])  # uvloop looks up by itself
+def test_the_next_address_is_tried(kind: Callable[[], Driver], monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = kind()
     with peer(answer) as found, socket.create_server(("127.0.0.1", 0)) as nobody:
         closed = nobody.getsockname()[1]
         nobody.close()
@@ -495,6 +506,7 @@ def test_the_next_address_is_tried(driver: Driver, monkeypatch: pytest.MonkeyPat
         ]
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found_addresses)
         assert driver.send(connection("http://two.invalid"), GET).body == b"x"
+    driver.close()
 
 
 def test_an_address_that_this_machine_cannot_reach_is_no_end(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from confonnx.client.exchange import HttpRequest
 from confonnx.client.transport import AsyncHttpTransport
 from confonnx.errors import NotConfonnxError, TooLargeError, TransportError
 from tests.support.peer import Line, peer
-from tests.support.transports import BlockingDriver, Driver, TaskDriver, connection
+from tests.support.transports import BlockingDriver, Driver, TaskDriver, UvloopDriver, connection
 
 MEDIA_TYPE = "message/ohttp-chunked-res"
 STREAM = HttpRequest(
@@ -36,7 +36,7 @@ REFUSED = (
 )
 
 
-@pytest.fixture(params=[BlockingDriver, TaskDriver], ids=["sync", "async"])
+@pytest.fixture(params=[BlockingDriver, TaskDriver, UvloopDriver], ids=["sync", "async", "uvloop"])
 def driver(request: pytest.FixtureRequest) -> Iterator[Driver]:
     made: Driver = request.param()
     yield made
