@@ -18,6 +18,7 @@ from confonnx import AsyncClient, Client, errors
 from confonnx.oip.values import Value
 from tests.support.cutting_proxy import cutting_proxy
 from tests.support.models import add_model, identity_model
+from tests.support.nginx_front import NginxFront, need_nginx, nginx_front
 from tests.support.running import RunningServer, running_server
 
 MIB = 1 << 20
@@ -295,3 +296,57 @@ def test_a_stream_of_announced_length_is_refused(server: RunningServer) -> None:
         urllib.request.urlopen(request, timeout=10)
     assert caught.value.code == 415
     caught.value.close()
+
+
+@pytest.fixture(scope="module")
+def front(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NginxFront]:
+    need_nginx()
+    with nginx_front(
+        tmp_path_factory.mktemp("nginx"), servers=[server.port], locations=UNBUFFERED
+    ) as running:
+        yield running
+
+
+UNBUFFERED = """
+        location / {
+            proxy_pass http://model;
+            proxy_http_version 1.1;
+            proxy_request_buffering off;
+            proxy_buffering off;
+            client_max_body_size 0;
+        }
+"""
+
+
+def test_large_tensors_both_ways_at_once(server: RunningServer) -> None:
+    """More than all buffers between hold, with several unanswered: neither side waits for the other."""
+    inputs = [{"x": np.full(MIB, number, np.float32)} for number in range(20)]
+    with client_of(server) as client:
+        for number, answer in enumerate(client.predict_stream(inputs, model="same", max_in_flight=8)):
+            assert np.asarray(answer["y"]).tobytes() == inputs[number]["x"].tobytes()
+        assert number == 19
+
+    async def ask() -> int:
+        async with AsyncClient(server.url, **options(server)) as client:
+            results = client.predict_stream(inputs, model="same", max_in_flight=8)
+            return len([result async for result in results])
+
+    assert asyncio.run(ask()) == 20
+
+
+def test_through_nginx_that_passes_bodies_on(server: RunningServer, front: NginxFront) -> None:
+    last = [0.0]
+
+    def inputs() -> Iterator[Mapping[str, object]]:
+        for _ in range(50):
+            yield item(last[0])
+
+    with Client(front.url, ca_file=front.ca_file, **options(server)) as client:
+        for result in client.predict_stream(inputs(), model="add", max_in_flight=1):
+            last[0] = total(result)
+        assert last[0] == 50
+        large = [{"x": np.full(MIB, number, np.float32)} for number in range(6)]
+        # One at a time: see docs/adr/0014-streams.md for what nginx does with large ones in both directions.
+        for number, answer in enumerate(client.predict_stream(large, model="same", max_in_flight=1)):
+            assert np.asarray(answer["y"]).tobytes() == large[number]["x"].tobytes()
+        assert number == 5
