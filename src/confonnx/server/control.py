@@ -32,7 +32,7 @@ from confonnx.server.batch_rules import BatchRule, table
 from confonnx.server.settings import Settings
 
 MAX_PACKET = 1 << 17
-"""Bytes of a message; more than settings and descriptions of models need."""
+"""Bytes of a message; more than settings need, and less than a socket takes by default."""
 _CLOCK_SIZE = 8
 
 # What ends a start, and may be told to the person who started the server.
@@ -55,6 +55,10 @@ class Kind(IntEnum):
     STOPPED = 9  # ← "complete" unless requests were cut off
 
 
+_IN_FILES = frozenset({Kind.READY, Kind.FAILED})
+"""Messages that may list thousands of models, so their content travels as a file in memory."""
+
+
 @dataclass(frozen=True, slots=True)
 class Start:
     """What a worker needs. ``settings`` are its own share; ``secret`` is S(0) of the key ring, whose epoch 0
@@ -68,8 +72,15 @@ class Start:
     settings: Settings = field(repr=False)
 
     def encode(self) -> bytearray:
-        """The content of the message; who sends it wipes it."""
+        """The content of the message; who sends it wipes it. Raises ConfigurationError for too many
+        settings.
+        """
         rest = json.dumps([self.index, self.processes, _plain(self.settings)]).encode()
+        if len(rest) > MAX_PACKET // 2:
+            raise ConfigurationError(
+                f"the settings have {len(rest)} bytes, more than {MAX_PACKET // 2} that several processes "
+                "can be given; name fewer models with --batch, or leave --processes out"
+            )
         content = bytearray(SECRET_SIZE)
         content[:] = self.secret
         content += int(self.started_at.timestamp()).to_bytes(_CLOCK_SIZE, "big") + rest
@@ -120,6 +131,12 @@ def send(
     control: socket.socket, kind: Kind, content: bytes | bytearray = b"", *, descriptor: int = -1
 ) -> None:
     """Send a message, with a ``descriptor`` where one is given. Raises OSError."""
+    if kind in _IN_FILES:
+        with open(os.memfd_create("confonnx-message"), "w+b") as file:
+            file.write(content)
+            file.seek(0)
+            socket.send_fds(control, [bytes([kind])], [file.fileno()])
+        return
     descriptors = [descriptor] if descriptor >= 0 else []
     socket.send_fds(control, [bytes([kind]), content], descriptors)
 
@@ -139,6 +156,9 @@ def receive(control: socket.socket) -> tuple[Kind, bytearray, int] | None:
     descriptor = int.from_bytes(ancillary[0][2][:4], sys.byteorder) if ancillary else -1
     kind, content = Kind(packet[0]), packet[1:size]
     packet[:size] = bytes(size)
+    if kind in _IN_FILES:
+        with open(descriptor, "rb") as file:
+            return kind, bytearray(file.read()), -1
     return kind, content, descriptor
 
 

@@ -77,7 +77,7 @@ def serve(settings: Settings, *, warnings: tuple[str, ...] = ()) -> int:
     if not raise_descriptor_limit(settings.max_connections + _SPARE_DESCRIPTORS):
         log.emit(SettingsWarning(warning="--max-connections is over the system's limit of open files"))
     silence_hooks(log)
-    return run(serve_in_processes(settings, log) if settings.processes > 1 else _serve(settings, log))
+    return run(_main(settings, log))
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,9 +183,15 @@ def report_background_errors(log: Log) -> None:
     )
 
 
+async def _main(settings: Settings, log: Log) -> int:
+    report_background_errors(log)
+    if settings.processes > 1:
+        return await serve_in_processes(settings, log)
+    return await _serve(settings, log)
+
+
 async def _serve(settings: Settings, log: Log) -> int:
     loop = asyncio.get_running_loop()
-    report_background_errors(log)
     stop = asyncio.Event()
     async with running(settings, log) as server:
         for number in (signal.SIGTERM, signal.SIGINT):

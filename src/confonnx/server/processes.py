@@ -128,6 +128,7 @@ class _Parent:
 
     async def _start(self) -> Description:
         """Start the workers; what they all are. Raises what ends the start of one."""
+        wipe(self._start_message(0))  # settings that do not fit into one end the start here
         self._secret[:] = secrets.token_bytes(SECRET_SIZE)
         with _lock_file() as lock:
             for _ in range(self._settings.processes):
@@ -176,15 +177,17 @@ class _Parent:
                 worker.complete = content == b"complete"
 
     def _hand_over_secret(self, worker: _Worker) -> None:
-        processes = self._settings.processes
-        index = self._workers.index(worker)
-        start = Start(index, processes, self._started_at, self._secret, share(self._settings, processes))
-        content = start.encode()
+        content = self._start_message(self._workers.index(worker))
         send(worker.control, Kind.START, content)
         wipe(content)
         self._unstarted -= 1
         if self._unstarted == 0:
             wipe(self._secret)
+
+    def _start_message(self, index: int) -> bytearray:
+        processes = self._settings.processes
+        part = share(self._settings, processes)
+        return Start(index, processes, self._started_at, self._secret, part).encode()
 
     def _lost(self, worker: _Worker) -> None:
         """``worker`` closed its side, so it ends or has ended."""

@@ -120,6 +120,27 @@ def test_a_descriptor_travels(pair: tuple[socket.socket, socket.socket]) -> None
     os.close(reading)
 
 
+def test_what_lists_thousands_of_models_arrives_whole(pair: tuple[socket.socket, socket.socket]) -> None:
+    names = tuple(f"{'m' * 250}{number}/1 sha256:{'0' * 64}" for number in range(4096))
+    description = Description("simulated", "ab", names, ())
+    send(pair[0], Kind.READY, description.encode())
+    message = receive(pair[1])
+    assert message is not None
+    assert (message[0], message[2]) == (Kind.READY, -1)
+    assert Description.parse(message[1]) == description
+    error = ConfigurationError("--batch names the model 'n'; this server has " + ", ".join(names))
+    send(pair[0], Kind.FAILED, encode_error(error))
+    message = receive(pair[1])
+    assert message is not None
+    assert str(parse_error(message[1])) == str(error)
+
+
+def test_settings_that_fit_into_no_message_are_refused() -> None:
+    batch = {f"model-{number}": {"max_batch_size": 2} for number in range(2000)}
+    with pytest.raises(ConfigurationError, match=r"the settings have \d+ bytes, more than 65536"):
+        Start(0, 2, STARTED, bytearray(32), load_settings({"batch": batch})[0]).encode()
+
+
 def test_wiping() -> None:
     content = bytearray(b"secret")
     wipe(content)
