@@ -115,6 +115,7 @@ class Connection(asyncio.BufferedProtocol):
     # What the event loop calls:
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See `asyncio.BaseProtocol`."""
         # Under TLS too it is the TCP connection that pauses: uvloop drops what came before the peer closed if
         # it is asked to hold back what is decrypted.
         self._tcp = self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by its class
@@ -123,10 +124,12 @@ class Connection(asyncio.BufferedProtocol):
         self._waiter = Waiter(connected)
 
     def get_buffer(self, sizehint: int) -> memoryview:
+        """See `asyncio.BufferedProtocol`."""
         answer = self._answer
         return self.inlet.scratch if answer is None or answer.complete else answer.room()
 
     def buffer_updated(self, nbytes: int) -> None:
+        """See `asyncio.BufferedProtocol`."""
         answer = self._answer
         if answer is None or answer.complete:
             self._ended = True  # what nobody asked for
@@ -137,11 +140,13 @@ class Connection(asyncio.BufferedProtocol):
             self._pause()
 
     def eof_received(self) -> None:
+        """See `asyncio.BufferedProtocol`."""
         self._ended = True
         if self._answer is not None and not self._answer.complete:
             self._receive(self._answer, 0)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """See `asyncio.BaseProtocol`."""
         if exc is None and not self.is_over:
             self.eof_received()  # which uvloop leaves out under TLS
         self._ended = True
@@ -151,9 +156,11 @@ class Connection(asyncio.BufferedProtocol):
         self._wake()
 
     def pause_writing(self) -> None:
+        """See `asyncio.BaseProtocol`."""
         self._may_write = False
 
     def resume_writing(self) -> None:
+        """See `asyncio.BaseProtocol`."""
         self._may_write = True
         self._wake()
 
