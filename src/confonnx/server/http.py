@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from enum import Enum, auto
@@ -407,20 +407,19 @@ class _Connection(asyncio.BufferedProtocol):
             self._transport.abort()
             raise
         else:
-            self._task = asyncio.get_running_loop().create_task(self._answer_later(work, waits_for, request))
+            rest = _resumed(work, waits_for)
+            self._task = asyncio.get_running_loop().create_task(self._answer_later(rest, request.method))
 
-    async def _answer_later(
-        self, work: Coroutine[object, None, HttpResponse], waits_for: object, request: HttpRequest
-    ) -> None:
+    async def _answer_later(self, rest: Awaitable[HttpResponse], method: str) -> None:
         response: HttpResponse | None = None
         try:
-            response = await _resumed(work, waits_for)
+            response = await rest
         finally:
             self._task = None
             if response is None:
                 self._transport.abort()
         if self._state is _State.BUSY:
-            self._respond(response, request.method)
+            self._respond(response, method)
 
     def _wants_stream(self, head: Head) -> bool:
         media_type = head.fields.get("content-type", "").partition(";")[0].strip().lower()
@@ -560,7 +559,7 @@ def _resumed(
     work: Coroutine[object, None, HttpResponse], waits_for: object
 ) -> Generator[object, None, HttpResponse]:
     """What ``work`` returns, which was begun outside any task and yielded ``waits_for``: the rest of it in
-    the task that awaits this.
+    the task that awaits this. What was waited for is let go at once, for it may be all that holds a request.
     """
     while True:
         try:
@@ -569,6 +568,7 @@ def _resumed(
             step: Callable[[], object] = partial(work.throw, error)
         else:
             step = partial(work.send, None)
+        waits_for = None
         try:
             waits_for = step()
         except StopIteration as finished:
