@@ -213,11 +213,14 @@ async def _keys_rolled_over(ring: KeyRing, app: App, log: Log) -> AsyncIterator[
 
 async def _roll_keys(ring: KeyRing, app: App, log: Log) -> None:
     """Move the ring with the clock, also to end the grace period of old keys."""
+    epoch = ring.epoch
     while True:
         await asyncio.sleep(_KEY_CHECK_SECONDS)
         try:
-            if ring.advance(_now()):
-                log.emit(KeyRollover(epoch=ring.epoch))
+            ring.advance(_now())
+            if ring.epoch != epoch:  # whoever moved it: who asks for evidence does so too
+                epoch = ring.epoch
+                log.emit(KeyRollover(epoch=epoch))
         except ConfigurationError as error:  # the clock jumped by years: the keys stay, and are not renewed
             log.emit(SettingsWarning(warning=str(error)))
         app.forget_ended_sessions()

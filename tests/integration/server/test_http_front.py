@@ -604,3 +604,34 @@ def test_port_in_use_names_address_port_and_remedy(run: Run) -> None:
             await other.listen("203.0.113.1", front.port, option="--http-port")
 
     run(scenario)
+
+
+def test_a_connection_that_somebody_else_accepted_is_served_under_the_same_limits(run: Run) -> None:
+    async def scenario(front: Front) -> None:
+        ended = 0
+
+        def count() -> None:
+            nonlocal ended
+            ended += 1
+
+        server = HttpServer(front.echo, replace(LIMITS, max_connections=1), ended=count)
+        server.watch_time()
+        pairs = [socket.socketpair() for _ in range(2)]
+        for _, theirs in pairs:
+            theirs.setblocking(False)
+            await server.adopt(theirs)
+        (reader, writer), (refused, other) = [
+            await asyncio.open_unix_connection(sock=ours) for ours, _ in pairs
+        ]
+        assert status_of(await refused.read()) == 503
+        writer.write(b"GET /text HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert (await read_response(reader))[0] == 200
+        assert await reader.read() == b"", "idle for too long"
+        for each in (writer, other):
+            each.close()
+        while ended < 2:
+            await asyncio.sleep(0.01)
+        assert server.connections == 0
+        await server.drain(0)
+
+    run(scenario)

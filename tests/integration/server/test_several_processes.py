@@ -180,6 +180,9 @@ def test_keys_roll_over_together(model: Path) -> None:
                 said = statement(connection)
                 for key in said.keys:
                     by_epoch.setdefault(key.epoch, set()).add(key.config.encode())
+    epochs = [entry["epoch"] for entry in server.log() if entry["event"] == "key rollover"]
+    assert epochs
+    assert len(set(epochs)) == len(epochs), "said by one of them"
     kems = 2
     assert all(len(configurations) == kems for configurations in by_epoch.values()), "the same in both"
 
