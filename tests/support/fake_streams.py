@@ -255,5 +255,8 @@ class AsyncFakeDuplex:
             await asyncio.sleep(0)
         return duplex.receive()
 
+    def is_ready(self) -> bool:
+        return self._duplex.is_ready()
+
     async def close(self) -> None:
         self._duplex.close()

@@ -179,7 +179,7 @@ class _Tasks:
         timeout: float | None,
         perform: Callable[[Action], Awaitable[Reply]],
     ) -> None:
-        self._inputs = inputs.__aiter__() if isinstance(inputs, AsyncIterable) else _in_turns(inputs)
+        self._inputs = inputs.__aiter__() if isinstance(inputs, AsyncIterable) else iter(inputs)
         self._transport = transport
         self._timeout = timeout
         self._perform = perform
@@ -189,16 +189,24 @@ class _Tasks:
 
     async def input_is_next(self) -> bool:
         """Waits for an input and for the answer; whether the input is first."""
+        if isinstance(self._inputs, Iterator):  # there is no waiting for it
+            await asyncio.sleep(0)  # so that what came is read
+            return self._duplex is None or not self._duplex.is_ready()
         if self._pulling is None:
-            self._pulling = asyncio.create_task(self._pull())
+            self._pulling = asyncio.create_task(self._pull(self._inputs))
         waits_for: set[asyncio.Task[Event] | asyncio.Task[bytes | None]] = {self._pulling}
         if self._duplex is not None:
-            waits_for.add(self._receive())
+            self._receiving = self._receiving or asyncio.create_task(_piece(self._duplex))
+            waits_for.add(self._receiving)
         await asyncio.wait(waits_for, return_when=asyncio.FIRST_COMPLETED)
         return self._receiving is None or not self._receiving.done()
 
     def take_input(self) -> Event:
-        """The input for which was waited."""
+        """The input that is next."""
+        if isinstance(self._inputs, Iterator):
+            for inputs in self._inputs:
+                return Input(inputs, self._transport.now())
+            return InputsEnded()
         assert self._pulling is not None
         pulling, self._pulling = self._pulling, None
         return pulling.result()
@@ -223,34 +231,24 @@ class _Tasks:
 
     async def close(self) -> None:
         if self._pulling is not None:
-            self._pulling.cancel()
-            await asyncio.wait({self._pulling})
+            await _ended(self._pulling)
         await self._close_request()
 
     async def _arrived(self) -> Event:
-        try:
-            piece = await self._receive()
-        finally:
-            self._receiving = None
+        receiving, self._receiving = self._receiving, None
+        piece = await (self._open.receive() if receiving is None else receiving)
         refusal = None if piece is not None else self._open.refusal
         return Arrived(piece, pulling=self._pulling is not None) if refusal is None else Refused(refusal)
 
-    def _receive(self) -> asyncio.Task[bytes | None]:
-        if self._receiving is None:
-            self._receiving = asyncio.create_task(_piece(self._open))
-        return self._receiving
-
-    async def _pull(self) -> Event:
-        async for inputs in self._inputs:
+    async def _pull(self, source: AsyncIterator[Mapping[str, object]]) -> Event:
+        async for inputs in source:
             return Input(inputs, self._transport.now())
         return InputsEnded()
 
     async def _close_request(self) -> None:
         receiving, self._receiving = self._receiving, None
         if receiving is not None:
-            receiving.cancel()
-            await asyncio.wait({receiving})
-            receiving.cancelled() or receiving.exception()  # nobody else will look at it
+            await _ended(receiving)
         duplex, self._duplex = self._duplex, None
         if duplex is not None:
             await duplex.close()
@@ -265,8 +263,9 @@ async def _piece(duplex: AsyncDuplex) -> bytes | None:
     return await duplex.receive()
 
 
-async def _in_turns(inputs: Inputs) -> AsyncIterator[Mapping[str, object]]:
-    """``inputs``, and what came of the answer meanwhile before each of them."""
-    for item in inputs:
-        await asyncio.sleep(0)
-        yield item
+async def _ended(task: asyncio.Task[Event] | asyncio.Task[bytes | None]) -> None:
+    """Cancels ``task``, whose outcome nobody will look at."""
+    task.cancel()
+    await asyncio.wait({task})
+    if not task.cancelled():
+        task.exception()

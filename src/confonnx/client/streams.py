@@ -338,7 +338,7 @@ class _Stream:
             self._inputs_ended = self._inputs_ended or not self._call.return_errors
             return
         self._last = item
-        self._waiting.append(question)
+        self._waiting.append(question.like(()))  # which keeps no tensor
         exchange.sent += 1
         whole = HEAD_SIZE + size
         padding = padme(whole) - whole if self._flows.options.pad else 0

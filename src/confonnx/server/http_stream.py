@@ -104,6 +104,7 @@ class StreamedExchange:
         loop = asyncio.get_running_loop()
         self._clock: Callable[[], float] = loop.time
         self._future: Callable[[], asyncio.Future[None]] = loop.create_future
+        self._call_soon = loop.call_soon
         self._transport = transport
         self._times = times
         self._budget = budget
@@ -119,6 +120,8 @@ class StreamedExchange:
         self._read_since = self._clock()  # when the message began that is being read
         self._read_bytes = 0
         self._writer: asyncio.Future[None] | None = None
+        self._held: list[Buffer] = []  # of the answer, until the event loop's next turn
+        self._held_bytes = 0
         self._write_since = 0.0
         self._unsent = 0
         self.ended = False
@@ -206,15 +209,15 @@ class StreamedExchange:
         """See :class:`Exchange`."""
         lines = [f"{name}: {value}\r\n" for name, value in fields.items()]
         head = f"{_STATUS}{''.join(lines)}date: {self._date()}\r\n\r\n"
-        self._transport.write(head.encode("latin-1"))
+        self._hold(head.encode("latin-1"))
 
     async def write(self, data: Buffer) -> None:
-        """See :class:`Exchange`."""
-        size = b"%x\r\n" % len(data)
-        if len(data) <= _JOINED_WRITE:
-            self._transport.write(b"".join((size, data, b"\r\n")))
-        else:
-            self._transport.writelines((size, data, b"\r\n"))
+        """See :class:`Exchange`. Small pieces of one turn of the event loop go out together, since a small
+        answer costs less than a system call.
+        """
+        self._hold(b"%x\r\n" % len(data), data, b"\r\n")
+        if self._held_bytes > _JOINED_WRITE:
+            self._flush()
             await asyncio.sleep(0)  # a large answer is many pieces, and there are other clients
         if self._writer is not None:
             await self._writer
@@ -222,7 +225,24 @@ class StreamedExchange:
     def end(self) -> None:
         """See :class:`Exchange`."""
         self.ended = True
-        self._transport.write(_END)
+        self._hold(_END)
+        self._flush()
+
+    def _hold(self, *parts: Buffer) -> None:
+        if not self._held:
+            self._call_soon(self._flush)
+        self._held += parts
+        self._held_bytes += sum(map(len, parts))
+
+    def _flush(self) -> None:
+        held, self._held = self._held, []
+        size, self._held_bytes = self._held_bytes, 0
+        if not held or self._transport.is_closing():
+            return
+        if size > _JOINED_WRITE:
+            self._transport.writelines(held)
+        else:
+            self._transport.write(b"".join(held))
 
     def reserve(self, size: int) -> bool:
         """See :class:`Exchange`."""

@@ -210,6 +210,41 @@ def test_chunk_sizes_must_not_outweigh_their_content() -> None:
     assert len(sink) < 20_000
 
 
+def test_small_pieces_of_one_turn_go_out_together() -> None:
+    async def answer(exchange: Exchange) -> None:
+        exchange.begin({})
+        await exchange.write(b"one")
+        await exchange.write(b"two")
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        await exchange.write(b"three")
+        exchange.end()
+
+    async def scenario() -> None:
+        peer = Peer(answer)
+        writes: list[bytes] = []
+        peer.transport.write = writes.append  # type: ignore[method-assign, assignment]
+        await peer.send(HEAD)
+        first, second = writes
+        assert first.endswith(b"\r\n\r\n3\r\none\r\n3\r\ntwo\r\n")
+        assert second == b"5\r\nthree\r\n0\r\n\r\n"
+
+    run(scenario)
+
+
+def test_nothing_is_written_to_a_connection_that_was_cut() -> None:
+    async def stop(exchange: Exchange) -> None:
+        exchange.begin({})
+
+    async def scenario() -> None:
+        peer = Peer(stop)
+        await peer.send(HEAD)
+        assert peer.transport.written == b""
+        assert peer.transport.calls == ["abort"]
+
+    run(scenario)
+
+
 def test_who_lags_behind_is_not_sent_more() -> None:
     gate = asyncio.Event()
 
