@@ -35,6 +35,8 @@ class Does(Enum):
     TWICE = auto()  # answers twice
     NOTHING = auto()  # leaves it without an answer
     TAMPER = auto()  # changes a bit of the answer
+    LATE = auto()  # answers in the final chunk
+    SCOLD = auto()  # answers, and then with an error that no input caused
 
 
 @dataclass
@@ -47,6 +49,8 @@ class FakeStreamServer(FakeServer):
     bodies: list[bytes] = field(default_factory=list)
     """Of the records that came."""
     streams: list[FakeDuplex] = field(default_factory=list)
+    premature: bool = False
+    """Whether an answer comes with the head."""
 
     def open(self, request: HttpRequest, *, timeout: float | None) -> FakeDuplex:
         """See `DuplexTransport.open`."""
@@ -69,6 +73,7 @@ class FakeDuplex:
         self.finished = self.closed = self.ended = False
         self.broken: TransportError | None = None
         self._stopped = False
+        self._last_words: list[Buffer] = []
         self._out: deque[bytes] = deque()
         self._opener = ChunkedRequestOpener(server.ring)
         self._http = request_reader()
@@ -140,6 +145,9 @@ class FakeDuplex:
         refused = server.inner(head) or server._inner(checked)
         if refused.status == 200:
             self._seal([encode_response_head(bhttp.Response(200, (("content-type", RECORDS_MEDIA_TYPE),)))])
+            if server.premature:
+                self._send(encode_record((b"{}",), status=200))
+                self._out = deque([b"".join(self._out)])
             return
         self._seal([encode_response_head(bhttp.Response(refused.status, refused.fields))])
         for chunk in content_chunks([refused.body], size=1000):
@@ -174,7 +182,12 @@ class FakeDuplex:
             case Does.NOTHING:
                 return
         answer = self._predict(record)
+        if does is Does.LATE:
+            self._last_words = [part for chunk in content_chunks(answer, size=1000) for part in chunk]
+            return
         self._send(answer)
+        if does is Does.SCOLD:
+            self._send(encode_record((messages.encode_error("too many"),), status=413))
         if does is Does.TWICE:
             self._send(answer)
         if does is Does.TAMPER:
@@ -206,7 +219,7 @@ class FakeDuplex:
 
     def _end(self) -> None:
         assert self._sealer is not None
-        self._out.append(bytes(self._sealer.finish([CONTENT_END])))
+        self._out.append(bytes(self._sealer.finish([*self._last_words, CONTENT_END])))
         self.ended = True
 
 

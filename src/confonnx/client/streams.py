@@ -419,7 +419,7 @@ def _check_refusal(request: HttpRequest, response: HttpResponse) -> None:
             status=415,
         )
     answers.check_answer(request, response)
-    raise EncapsulationError("the answer to the stream ended before it began")
+    raise AssertionError("what is accepted is no refusal")
 
 
 def _error(record: Record, message: bytearray) -> ConfonnxError:

@@ -344,6 +344,31 @@ def test_what_goes_wrong_on_the_way_is_an_error(
     assert server.streams[0].closed
 
 
+def test_an_answer_in_the_final_chunk_is_one() -> None:
+    server = FakeStreamServer(plan={3: Does.LATE}, eager=False)
+    assert sums(client_of(server).predict_stream(Counted(4))) == [1.0, 2.0, 3.0, 4.0]
+
+
+def test_an_error_that_no_input_caused_ends_the_stream() -> None:
+    server = FakeStreamServer(plan={0: Does.SCOLD})
+    results = client_of(server).predict_stream(Counted(3), return_errors=True)
+    assert sums([next(results)]) == [1.0]
+    with pytest.raises(errors.TooLargeError, match="too many"):
+        next(results)
+
+
+def test_an_answer_that_comes_with_the_head_is_an_error() -> None:
+    with pytest.raises(errors.OipError, match="was not sent"):
+        list(client_of(FakeStreamServer(premature=True)).predict_stream(Counted(3)))
+
+
+def test_a_connection_that_cannot_be_written_while_several_answers_are_owed_is_an_error() -> None:
+    server = FakeStreamServer(plan={3: Does.STOP}, eager=False)
+    with pytest.raises(errors.TransportError):
+        list(client_of(server).predict_stream(Counted(5)))
+    assert len(server.streams) == 1
+
+
 def test_every_answer_before_a_cut_was_given_out() -> None:
     server = FakeStreamServer(plan={3: Does.CUT})
     results = client_of(server).predict_stream(Counted(10))
