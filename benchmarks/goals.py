@@ -147,7 +147,9 @@ def judge_overload(document: Document) -> Iterator[Verdict]:
         share = flood["growth"] / flood["limit"]
         clean = set(flood["outcomes"]) <= {"200", "429", "503"}
         measured = f"{share:.2f} × the limit; " + ", ".join(f"{k}: {v}" for k, v in flood["outcomes"].items())
-        yield Verdict("memory ≤ 1.5 × limit, clean refusals", of, measured, clean and share <= 1.5)
+        yield Verdict(
+            "memory ≤ 2.5 × limit of requests held, clean refusals", of, measured, clean and share <= 2.5
+        )
 
 
 def judge_soak(document: Document) -> Iterator[Verdict]:

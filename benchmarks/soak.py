@@ -16,7 +16,6 @@ import argparse
 import random
 import socket
 import struct
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -105,15 +104,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def soak(
     server: Server, workloads: Sequence[Workload], *, seconds: float, order: random.Random
 ) -> tuple[list[tuple[float, int]], Counter[str]]:
-    """Everything in turn until the time is over: samples of (seconds, bytes), and how often each was done."""
+    """Everything in turn until the time is over: samples of (seconds, bytes), and how often each was done.
+
+    Samples are taken between turns, when no request is under way, so that payloads in flight are no noise.
+    """
     deeds = _deeds(server, workloads, order)
     done: Counter[str] = Counter()
-    begin = time.monotonic()
-    with _Sampler(server.pids, begin) as sampler:
-        while time.monotonic() - begin < seconds:
-            for name, deed in order.sample(list(deeds.items()), len(deeds)):
-                done[name] += deed()
-    return sampler.samples, done
+    samples: list[tuple[float, int]] = []
+    begin = sampled = time.monotonic()
+    while time.monotonic() - begin < seconds:
+        for name, deed in order.sample(list(deeds.items()), len(deeds)):
+            done[name] += deed()
+        if time.monotonic() - sampled >= _SAMPLE_SECONDS:
+            sampled = time.monotonic()
+            samples.append((sampled - begin, sum(map(resident_bytes, server.pids))))
+    return samples, done
 
 
 def fit(samples: Sequence[tuple[float, int]]) -> Slope:
@@ -201,28 +206,6 @@ def _hang_up(server: Server, workloads: Sequence[Workload], order: random.Random
             if order.random() < 0.5:  # SO_LINGER of no seconds: closing resets
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     return sum(len(one.messages) for one in prepared)
-
-
-class _Sampler:
-    """Reads resident sets while the ``with`` block runs. Mutable: ``samples`` of (seconds, bytes)."""
-
-    def __init__(self, pids: Sequence[int], begin: float) -> None:
-        self.samples: list[tuple[float, int]] = []
-        self._pids, self._begin = pids, begin
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def __enter__(self) -> _Sampler:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._end.wait(_SAMPLE_SECONDS):
-            self.samples.append((time.monotonic() - self._begin, sum(map(resident_bytes, self._pids))))
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -119,7 +119,7 @@ def overload(**changed: Any) -> Document:
         ({}, [True, True, True]),
         ({"ratio": 0.89}, [False, True, True]),
         ({"outcomes": {"200": 50, "-1": 1}}, [True, False, True]),
-        ({"growth": 1 << 28}, [True, True, False]),
+        ({"growth": 3 << 27}, [True, True, False]),
         ({"flood": {"200": 7, "0": 25}}, [True, True, False]),
     ],
 )
