@@ -133,9 +133,13 @@ def test_work_whose_deadline_passes_in_the_queue_never_runs() -> None:
 
 def test_a_deadline_while_the_work_runs_aborts_it_and_keeps_its_thread_counted() -> None:
     async def test() -> None:
-        scheduler, gate, aborted = Scheduler(threads=1, max_queue=0), Gate(), threading.Event()
+        clock, gate, aborted = Seconds(), Gate(), threading.Event()
+        scheduler = Scheduler(threads=1, max_queue=0, clock=clock)
+        task = asyncio.ensure_future(scheduler.submit(gate, deadline=0.02, abort=aborted.set))
+        await until(lambda: scheduler.running == 1)
+        clock.now = 1.0
         with pytest.raises(DeadlineExceededError):
-            await scheduler.submit(gate, deadline=time.monotonic() + 0.05, abort=aborted.set)
+            await task
         assert aborted.is_set()
         assert scheduler.running == 1
         with pytest.raises(OverloadedError):
@@ -398,11 +402,12 @@ def test_what_did_not_begin_in_time_is_refused_then() -> None:
     """The estimate may be wrong; the bound holds all the same."""
 
     async def test() -> None:
-        scheduler, gate, ran = Scheduler(threads=1, max_queue=10, max_wait=0.02), Gate(), threading.Event()
-        running = asyncio.ensure_future(scheduler.submit(gate, deadline=time.monotonic() + 60))
+        gate, ran = Gate(), threading.Event()
+        scheduler = Scheduler(threads=1, max_queue=10, max_wait=0.02, clock=Seconds())
+        running = asyncio.ensure_future(scheduler.submit(gate, deadline=60))
         await until(lambda: scheduler.running == 1)
         with pytest.raises(OverloadedError, match="more is asked") as caught:
-            await scheduler.submit(ran.set, deadline=time.monotonic() + 60)
+            await scheduler.submit(ran.set, deadline=60)
         assert caught.value.retry_after == 1
         assert scheduler.queued == 0
         assert not running.done(), "what had begun goes on to its own deadline"
@@ -415,9 +420,15 @@ def test_what_did_not_begin_in_time_is_refused_then() -> None:
 
 def test_a_run_that_began_in_time_has_until_its_deadline() -> None:
     async def test() -> None:
-        scheduler, gate, aborted = Scheduler(threads=1, max_queue=0, max_wait=0.01), Gate(), threading.Event()
+        clock, gate, aborted = Seconds(), Gate(), threading.Event()
+        scheduler = Scheduler(threads=1, max_queue=0, max_wait=0.01, clock=clock)
+        task = asyncio.ensure_future(scheduler.submit(gate, deadline=0.02, abort=aborted.set))
+        await until(lambda: scheduler.running == 1)
+        await asyncio.sleep(0.05)  # both timers have fired meanwhile, by a clock that stood still
+        assert not task.done()
+        clock.now = 1.0
         with pytest.raises(DeadlineExceededError):
-            await scheduler.submit(gate, deadline=time.monotonic() + 0.05, abort=aborted.set)
+            await task
         assert aborted.is_set()
         gate.opened.set()
 

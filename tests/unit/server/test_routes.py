@@ -287,7 +287,7 @@ def test_error_table() -> None:
 
 def test_a_batched_model_answers_each_its_own(tmp_path: Path) -> None:
     files = [load_single(add_model(tmp_path / "add.onnx"))]
-    (model,) = Registry.load(files, SessionOptions(), {"add": BatchOptions(8, 20_000)}).models
+    (model,) = Registry.load(files, SessionOptions(), {"add": BatchOptions(6, 10_000_000)}).models
 
     async def scenario() -> None:
         gateway = Gateway([model])
@@ -301,7 +301,7 @@ def test_a_batched_model_answers_each_its_own(tmp_path: Path) -> None:
             assert answer.status == 200
             assert values(answer)["sum"].tolist() == [rows + 1.0] * rows
         assert refused.status == 400
-        # Three in one run; the fourth was refused before any.
+        # Three in one run, which began when it was full; the fourth was refused before any.
         count = gateway.metrics.registry.get_sample_value("confonnx_inference_duration_seconds_count")
         assert count == 1
         assert gateway.metrics.registry.get_sample_value("confonnx_queue_duration_seconds_count") == 3
