@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from confonnx.errors import InferenceError
@@ -40,6 +40,7 @@ def nothing(seconds: float) -> None:
     """Nobody observes."""
 
 
+@settings(max_examples=60, deadline=None)
 @given(
     requests=st.lists(
         st.tuples(st.lists(st.integers(BAD, 40), min_size=1, max_size=6), st.integers(1, 2)),

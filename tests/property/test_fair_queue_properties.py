@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -85,6 +85,7 @@ class Queue(RuleBasedStateMachine):
 
 
 TestQueue = Queue.TestCase
+TestQueue.settings = settings(deadline=None)
 
 
 def measured(means: dict[str, float]) -> FairQueue[str]:
@@ -97,6 +98,7 @@ def measured(means: dict[str, float]) -> FairQueue[str]:
     return queue
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(KINDS), SECONDS, min_size=2), st.integers(1, 400))
 def test_kinds_that_always_wait_get_the_same_time_within_one_run_of_each(
     means: dict[str, float], runs: int
@@ -119,6 +121,7 @@ def test_kinds_that_always_wait_get_the_same_time_within_one_run_of_each(
         assert max(shares) - min(shares) <= 2 * sum(means.values()) + 1e-6
 
 
+@settings(deadline=None)
 @given(SECONDS, st.lists(st.sampled_from(KINDS[1:]), min_size=1, max_size=50))
 def test_whoever_waits_is_next_after_bounded_work_of_the_others(slow: float, others: list[str]) -> None:
     """The others push again whenever they are served: for ever, if the queue let them."""
