@@ -422,7 +422,7 @@ def _check_refusal(request: HttpRequest, response: HttpResponse) -> None:
     raise AssertionError("what is accepted is no refusal")
 
 
-def _error(record: Record, message: bytearray) -> ConfonnxError:
+def _error(record: Record, message: Buffer) -> ConfonnxError:
     fields = (("retry-after", str(record.retry_after)),) if record.retry_after else ()
     return answers.sealed_error(bhttp.Response(record.status, fields, bytes(message)), inference=True)
 

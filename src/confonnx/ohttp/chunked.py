@@ -131,11 +131,13 @@ class ChunkedResponseSealer(_Sealer):
 
 
 class _Opener(ABC):
-    """Opens chunks, in order, until the final one. Mutable state: bytes that are no whole chunk yet, at most
+    """Opens chunks, in order, until the final one. Mutable state: what is no whole chunk yet, at most
     ``max_chunk`` and some more, and how far the message has come.
+
+    A sealed chunk is put together once, in a buffer of its announced size, and opened there.
     """
 
-    __slots__ = ("_begun", "_buffer", "_closed", "_last", "_limit")
+    __slots__ = ("_begun", "_closed", "_filled", "_held", "_last", "_limit", "_sealed")
 
     def __init__(self, *, max_chunk: int = DEFAULT_MAX_CHUNK) -> None:
         """``max_chunk``: bytes of plaintext in a chunk; ``ValueError`` below what the protocol demands."""
@@ -144,7 +146,9 @@ class _Opener(ABC):
                 f"chunks of {SMALLEST_MAX_CHUNK} bytes must be taken, not of {max_chunk} at most"
             )
         self._limit = max_chunk + TAG_SIZE
-        self._buffer = bytearray()
+        self._held = bytearray()  # what is before the chunks, the length of one, or the final one
+        self._sealed: bytearray | None = None
+        self._filled = 0
         self._begun = False
         self._last = False
         self._closed = False
@@ -157,17 +161,26 @@ class _Opener(ABC):
         request what its key lookup raises.
         """
         self._close()
-        self._buffer += data
         chunks = []
+        rest = memoryview(data)
         if not self._begun:
-            size = self._begin(self._buffer)
-            self._begun = size > 0
-            del self._buffer[:size]
-        if self._begun:
-            while not self._last and (sealed := self._next()) is not None:
-                chunks.append(self._open_chunk(sealed))
-        if self._last and len(self._buffer) > self._limit:
-            raise self._too_large(f"more than {self._limit}")
+            rest = self._take_beginning(rest)
+        while rest and not self._last:
+            if self._sealed is None:
+                rest = self._take_length(rest)
+            else:
+                end = min(self._filled + len(rest), len(self._sealed))
+                piece = rest[: end - self._filled]
+                self._sealed[self._filled : end] = piece
+                self._filled = end
+                rest = rest[len(piece) :]
+                if end == len(self._sealed):
+                    sealed, self._sealed = self._sealed, None
+                    chunks.append(self._open_chunk(sealed))
+        if self._last:
+            self._held += rest
+            if len(self._held) > self._limit:
+                raise self._too_large(f"more than {self._limit}")
         self._closed = False
         return chunks
 
@@ -179,7 +192,7 @@ class _Opener(ABC):
         self._close()
         if not self._last:
             raise EncapsulationError(OPEN_FAILED)
-        return self._open(self._buffer, _FINAL)
+        return self._open(self._held, _FINAL)
 
     def _close(self) -> None:
         """From here on an exception leaves this object closed: what follows a bad chunk is not to be read."""
@@ -187,25 +200,32 @@ class _Opener(ABC):
             raise RuntimeError(f"this {type(self).__name__} has ended, or failed before")
         self._closed = True
 
-    def _next(self) -> bytearray | None:
-        """The next sealed chunk, if it is there; notes where the final one begins."""
-        if not self._buffer:
-            return None
-        width = 1 << (self._buffer[0] >> 6)  # RFC 9000 §16
-        if len(self._buffer) < width:
-            return None
-        size = int.from_bytes(self._buffer[:width], "big") & ((1 << (8 * width - 2)) - 1)
-        if size > self._limit:
-            raise self._too_large(str(size))
+    def _take_beginning(self, data: memoryview) -> memoryview:
+        """What follows the bytes before the chunks; nothing while those are not all there."""
+        self._held += data
+        size = self._begin(self._held)
         if not size:
-            self._last = True
-            del self._buffer[:width]
-            return None
-        if len(self._buffer) < width + size:
-            return None
-        sealed = self._buffer[width : width + size]
-        del self._buffer[: width + size]
-        return sealed
+            return data[len(data) :]
+        self._begun = True
+        left = len(self._held) - size
+        self._held.clear()
+        return data[len(data) - left :]
+
+    def _take_length(self, data: memoryview) -> memoryview:
+        """What follows the length of the next chunk; notes where the final one begins."""
+        width = 1 << ((self._held or data)[0] >> 6)  # RFC 9000 §16
+        missing = width - len(self._held)
+        self._held += data[:missing]
+        if len(self._held) == width:
+            size = int.from_bytes(self._held, "big") & ((1 << (8 * width - 2)) - 1)
+            self._held.clear()
+            if size > self._limit:
+                raise self._too_large(str(size))
+            if size:
+                self._sealed, self._filled = bytearray(size), 0
+            else:
+                self._last = True
+        return data[missing:]
 
     def _open_chunk(self, sealed: bytearray) -> memoryview:
         plaintext = self._open(sealed, b"")

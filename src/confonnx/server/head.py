@@ -17,6 +17,8 @@ from types import MappingProxyType
 
 import httptools
 
+from confonnx.server.messages import Buffer
+
 _TARGET = re.compile(rb"/[!-~]*")  # origin form, visible ASCII only (RFC 9112 §3.2.1)
 _ABSOLUTE_FORM = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)  # RFC 9112 §3.2.2: servers must accept it
 _LENGTH = re.compile(rb"[0-9]{1,18}")
@@ -76,7 +78,7 @@ class RequestParser:
         self._upgrade = False
         self._content: bytearray | None = None
         self._sink: deque[bytes] | None = None
-        self._streamed = 0
+        self.streamed = 0
         self._max_content = 0
         self._overfull = False
         self._complete = False
@@ -124,18 +126,18 @@ class RequestParser:
         self._sink = sink
         self._size = 0
 
-    def feed_stream(self, data: bytes) -> Rejection | bool:
-        """As :meth:`feed_chunked`. The content may have any size."""
+    def feed_stream(self, data: Buffer) -> Rejection | bool:
+        """As :meth:`feed_chunked`. The content may have any size; ``streamed`` is that of what came."""
         assert self._sink is not None, "start_stream comes first"
         self._size += len(data)
         fed = self._feed(data)
-        if self._size > 2 * self._streamed + MAX_CHUNK_OVERHEAD:
+        if self._size > 2 * self.streamed + MAX_CHUNK_OVERHEAD:
             return Rejection(413)
         if self._complete:
             return True
         return False if fed else Rejection(400)
 
-    def _feed(self, data: bytes) -> bool:
+    def _feed(self, data: Buffer) -> bool:
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -218,7 +220,7 @@ class RequestParser:
         if self._complete:
             return
         if self._sink is not None:
-            self._streamed += len(part)
+            self.streamed += len(part)
             self._sink.append(part)
             return
         if self._content is None:

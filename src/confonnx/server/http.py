@@ -97,6 +97,7 @@ class HttpServer:
         self._listener: asyncio.Server | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self._date = (0, "")
+        self._stream_buffer = bytearray()
 
     async def listen(self, address: str, port: int, *, option: str) -> int:
         """Start listening and give the port (chosen by the system when ``port`` is 0).
@@ -156,6 +157,12 @@ class HttpServer:
         """A connection is gone."""
         self._connections.discard(connection)
         self._ended()
+
+    def stream_buffer(self) -> bytearray:
+        """What streams read into, all of them: what came is taken out before the next one reads."""
+        if not self._stream_buffer:
+            self._stream_buffer = bytearray(READ_BUFFER)
+        return self._stream_buffer
 
     def date(self) -> str:
         """The Date field's value, made once a second."""
@@ -232,6 +239,9 @@ class _Connection(asyncio.BufferedProtocol):
             self._received += nbytes
             if self._received == len(self._body):
                 self._dispatch()
+        elif self._state is _State.STREAM:
+            if self._exchange is not None and not self._exchange.feed(memoryview(self._read_buffer)[:nbytes]):
+                self._transport.abort()
         else:
             self._take(bytes(memoryview(self._read_buffer)[:nbytes]))
 
@@ -300,9 +310,6 @@ class _Connection(asyncio.BufferedProtocol):
         elif self._state is _State.CHUNKED:
             self._received += len(data)
             self._take_chunked(data)
-        elif self._state is _State.STREAM:
-            if self._exchange is not None and not self._exchange.feed(data):
-                self._transport.abort()
         elif self._state in (_State.HEAD, _State.BUSY, _State.WRITING):
             self._pipelined += data
             if len(self._pipelined) >= _READ_BUFFER and self._reading:
@@ -442,7 +449,7 @@ class _Connection(asyncio.BufferedProtocol):
         )
         self._parser = self._head = None
         self._state = _State.STREAM
-        self._read_buffer = bytearray(READ_BUFFER)
+        self._read_buffer = self._server.stream_buffer()
         if rest and not exchange.feed(rest):
             self._transport.abort()
             return

@@ -19,8 +19,8 @@ from confonnx.errors import TransportError
 from confonnx.server.head import RequestParser
 from confonnx.server.messages import Buffer, HttpRequest, HttpResponse
 
-READ_BUFFER = 1 << 16
-"""Bytes that are read from the socket at once."""
+READ_BUFFER = 1 << 18
+"""Bytes that are read from a socket at once; what comes is copied out in the same step, so all share them."""
 
 _QUEUE_HIGH = 1 << 17  # bytes of the body that may wait for the handler before reading pauses
 _JOINED_WRITE = 16384
@@ -112,7 +112,8 @@ class StreamedExchange:
         self._pieces: deque[bytes] = deque()
         self._parser = parser
         parser.start_stream(self._pieces)
-        self._queued = 0
+        self._queued = 0  # bytes of the body that wait
+        self._taken = 0  # … and that came
         self._complete = False
         self.reading = True
         self._reader: asyncio.Future[None] | None = None
@@ -129,14 +130,14 @@ class StreamedExchange:
 
     # For the connection.
 
-    def feed(self, data: bytes) -> bool:
-        """Take bytes of the body; ``False`` where it is malformed."""
-        before = len(self._pieces)
+    def feed(self, data: Buffer) -> bool:
+        """Take bytes of the body, copied; ``False`` where it is malformed."""
         outcome = self._parser.feed_stream(data)
         if not isinstance(outcome, bool):
             return False
         self._complete = outcome
-        size = sum(map(len, list(self._pieces)[before:]))
+        size = self._parser.streamed - self._taken
+        self._taken += size
         self._queued += size
         self._read_bytes += size
         if self._queued > _QUEUE_HIGH and self.reading:
@@ -197,10 +198,9 @@ class StreamedExchange:
                 await self._reader
             finally:
                 self._reader = None
-        piece = b"".join(self._pieces) if len(self._pieces) > 1 else self._pieces[0]
-        self._pieces.clear()
-        self._queued = 0
-        if not self.reading:
+        piece = self._pieces.popleft()
+        self._queued -= len(piece)
+        if not self.reading and self._queued <= _QUEUE_HIGH:
             self.reading = True
             self._transport.resume_reading()
         return piece

@@ -52,6 +52,7 @@ from confonnx.oip.records import (
     Record,
     RecordReader,
     encode_record,
+    room_for,
 )
 from confonnx.server.auth import Authenticator
 from confonnx.server.http_stream import Exchange, IdleError
@@ -334,9 +335,9 @@ class _Incoming:
         for content in self._http.feed(chunk):
             self._records.feed(content)
 
-    def _allocate(self, size: int) -> bytearray | None:
+    def _allocate(self, size: int) -> bytearray | memoryview | None:
         self._reserved = self._exchange.reserve(size)
-        return bytearray(size) if self._reserved else None
+        return room_for(size) if self._reserved else None
 
 
 class _Key:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import struct
 
+import numpy as np
 import pytest
 
 from confonnx.errors import OipError, TooLargeError
-from confonnx.oip.records import HEAD_SIZE, NOTICE, Record, RecordReader, encode_record
+from confonnx.oip.records import HEAD_SIZE, NOTICE, Record, RecordReader, encode_record, room_for
 
 
 def head(
@@ -76,6 +77,16 @@ def test_a_message_is_one_buffer_of_its_announced_size() -> None:
     (record,) = records(reader, b"m" * 80)
     assert record.message is buffers[0]
     assert buffers[0] == b"m" * 80
+
+
+@pytest.mark.parametrize("size", [1, 1 << 20, (1 << 20) + 3])
+def test_room_is_writable_aligned_and_of_the_size_that_was_asked_for(size: int) -> None:
+    room = room_for(size)
+    assert len(room) == size
+    assert np.frombuffer(room, np.uint8).ctypes.data % 8 == 0
+    reader = RecordReader(max_size=size, answers=False)
+    (record,) = records(reader, head(size=size), b"m" * size)
+    assert bytes(record.message or b"") == b"m" * size
 
 
 def test_without_room_a_message_is_read_and_dropped_and_the_next_one_kept() -> None:
