@@ -16,6 +16,7 @@ from benchmarks.goals import HEAD, Document, cells_of, judge_all
 from benchmarks.variants import PEERS, Variant
 
 _SHORT = (Variant.SESSION_XWING, Variant.XWING)
+_DRAWING = "performance.svg"  # which plot.py makes
 _MARK = re.compile(r"(<!-- bench:([a-z-]+) -->\n).*?(<!-- /bench -->)", re.DOTALL)
 
 
@@ -29,6 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     documents = {path.stem: json.loads(path.read_text()) for path in sorted(given.bench.glob("*.json"))}
     texts = dict(sections(documents))
+    if "peers" in documents and (given.docs / _DRAWING).exists():
+        texts["peers-short"] += f"\n\n![Requests a second, of each server]({_DRAWING})"
     for name in ("performance.md", "performance-tables.md"):
         path = given.docs / name
         path.write_text(fill(path.read_text(), texts))

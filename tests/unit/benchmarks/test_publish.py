@@ -71,10 +71,12 @@ def test_the_documents_have_marks_for_everything(tmp_path: Path) -> None:
     }
     for name, document in measured.items():
         (bench / f"{name}.json").write_text(json.dumps({"text": f"text of {name}", **document}))
+    (docs / "performance.svg").write_text("<svg/>")
     main(["--bench", str(bench), "--docs", str(docs)])
     pages = "".join((docs / name).read_text() for name in ("performance.md", "performance-tables.md"))
     for name in measured:
         assert f"<!-- bench:{name} -->\n```\ntext of {name}\n```\n<!-- /bench -->" in pages
+    assert "(performance.svg)" in pages
     for name in ("goals", "sealed-short", "peers-short"):
         assert f"<!-- bench:{name} -->\n|" in pages
 
