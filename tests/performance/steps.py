@@ -29,7 +29,8 @@ from confonnx.ohttp.hpke import Kem
 from confonnx.ohttp.session import SESSION_REQUEST_MEDIA_TYPE, SenderSession
 from confonnx.runtime.options import SessionOptions
 from confonnx.runtime.registry import Registry
-from confonnx.server.http import HttpLimits, HttpServer, _Connection
+from confonnx.server.connection import Connection, HttpLimits
+from confonnx.server.http import HttpServer
 from confonnx.server.logs import LogLevel
 from tests.support.fake_server import BASE_URL, FakeServer, policy
 from tests.support.models import add_model
@@ -88,7 +89,7 @@ class Peer:
 
     def __init__(self, gateway: Gateway) -> None:
         self.answer = b""
-        self._connection = _Connection(HttpServer(gateway.app, HttpLimits()))
+        self._connection = Connection(HttpServer(gateway.app, HttpLimits()))
         self._connection.connection_made(cast(asyncio.Transport, self))
 
     def post(self, data: bytes) -> None:

@@ -113,7 +113,7 @@ class Client(ClientBase[Transport]):
         place of the outputs, and the stream goes on. Closing the iterator closes the request. A stream may
         outlast keys, and servers that are restarted one after the other: it goes on in another request.
         Proxies, ingresses and relays between must pass bodies on as they come; docs/adr/0014-streams.md says
-        how nginx does, and why it needs a ``max_in_flight`` of 1 for tensors of megabytes.
+        how nginx does, and that it carries no tensors of megabytes so: those go by `predict`.
 
         Raises ConfigurationError now, and what `predict` raises as the iterator advances: InvalidInputError
         names the position of the input, of which nothing was sent; EncapsulationError says that the stream

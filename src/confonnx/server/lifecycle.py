@@ -33,9 +33,10 @@ from confonnx.runtime.scheduler import Scheduler
 from confonnx.server.app import App, AppOptions
 from confonnx.server.attestation import Attestation, Identity, TokenBucket
 from confonnx.server.auth import Authenticator, Credential, load_credentials
+from confonnx.server.connection import HttpLimits
 from confonnx.server.control import wipe
 from confonnx.server.head import HeadLimits
-from confonnx.server.http import HttpLimits, HttpServer
+from confonnx.server.http import HttpServer
 from confonnx.server.logs import (
     BackgroundError,
     Draining,

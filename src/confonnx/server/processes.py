@@ -28,8 +28,9 @@ from confonnx.attestation.attest.devices import KernelFiles
 from confonnx.attestation.claims import Tee
 from confonnx.errors import ConfigurationError
 from confonnx.keys.ring import SECRET_SIZE
+from confonnx.server.connection import HttpLimits
 from confonnx.server.control import Description, Kind, Start, parse_error, receive, send, wipe
-from confonnx.server.http import HttpLimits, HttpServer, listen_problem
+from confonnx.server.http import HttpServer, listen_problem
 from confonnx.server.logs import Draining, Log, Ready, Stopped, WorkerEnded
 from confonnx.server.scrape import ScrapeHandler
 from confonnx.server.settings import PREFIX, Settings

@@ -12,8 +12,9 @@ from typing import Protocol
 import pytest
 
 from confonnx.errors import ConfigurationError
+from confonnx.server.connection import HttpLimits
 from confonnx.server.head import HeadLimits
-from confonnx.server.http import HttpLimits, HttpServer
+from confonnx.server.http import HttpServer
 from confonnx.server.messages import HttpRequest, HttpResponse, text
 
 CANARY = "canary7f3a"

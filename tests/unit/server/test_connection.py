@@ -9,9 +9,10 @@ from typing import Any, cast
 
 import pytest
 
-from confonnx.server import http
+from confonnx.server import connection
+from confonnx.server.connection import Connection, HttpLimits
 from confonnx.server.head import HeadLimits, RequestParser
-from confonnx.server.http import HttpLimits, HttpServer, _Connection
+from confonnx.server.http import HttpServer
 from confonnx.server.messages import HttpRequest, HttpResponse
 
 LIMITS = HttpLimits(transfer_grace=5.0, min_rate=1000, linger=1.0, header_timeout=10.0, idle_timeout=20.0)
@@ -59,7 +60,7 @@ class Peer:
 
     def __init__(self) -> None:
         self.server = HttpServer(Answers(), LIMITS)
-        self.connection = _Connection(self.server)
+        self.connection = Connection(self.server)
         self.transport = FakeTransport()
         self.connection.connection_made(cast(asyncio.Transport, self.transport))
 
@@ -304,7 +305,7 @@ def test_a_kept_head_is_parsed_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
         parsers.append(limits)
         return real(limits)
 
-    monkeypatch.setattr(http, "RequestParser", parser)
+    monkeypatch.setattr(connection, "RequestParser", parser)
     _answers(_post(b"one"), _post(b"two"), _post(b"six"))
     assert len(parsers) == 1
     parsers.clear()

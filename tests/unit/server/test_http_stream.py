@@ -10,8 +10,9 @@ from typing import Any, cast
 import pytest
 
 from confonnx.server import http_stream
+from confonnx.server.connection import Connection, HttpLimits
 from confonnx.server.head import HeadLimits, Rejection, RequestParser
-from confonnx.server.http import HttpLimits, HttpServer, _Connection
+from confonnx.server.http import HttpServer
 from confonnx.server.http_stream import Exchange, IdleError
 from confonnx.server.messages import HttpRequest, HttpResponse, problem
 from tests.unit.server.test_connection import FakeTransport
@@ -51,7 +52,7 @@ class Peer:
     def __init__(self, work: Work) -> None:
         self.streams = Streams(work)
         self.server = HttpServer(self.streams, LIMITS, streams=self.streams)
-        self.connection = _Connection(self.server)
+        self.connection = Connection(self.server)
         self.transport = FakeTransport()
         self.connection.connection_made(cast(asyncio.Transport, self.transport))
 

@@ -17,7 +17,8 @@ from confonnx.oip.datatypes import Datatype, TensorType
 from confonnx.oip.limits import OipLimits
 from confonnx.runtime.options import SessionOptions
 from confonnx.runtime.registry import Registry
-from confonnx.server.http import HttpLimits, HttpServer, _Connection
+from confonnx.server.connection import Connection, HttpLimits
+from confonnx.server.http import HttpServer
 from confonnx.server.messages import Buffer, HttpRequest, HttpResponse
 from tests.support.models import identity_model
 from tests.unit.server.harness import Gateway
@@ -65,7 +66,7 @@ class Transport:
 async def _exchange(gateway: Gateway, message: bytearray) -> tuple[Buffer, bool]:
     """The content of the answer, and whether it lies where the request lay."""
     spy, transport = Spy(gateway), Transport()
-    connection = _Connection(HttpServer(spy, HttpLimits()))
+    connection = Connection(HttpServer(spy, HttpLimits()))
     connection.connection_made(cast(asyncio.Transport, transport))
     fields = f"host: x\r\ncontent-type: message/ohttp-req\r\ncontent-length: {len(message)}\r\n"
     head = f"POST /ohttp HTTP/1.1\r\n{fields}"
