@@ -51,7 +51,7 @@ fuzz: $(VENV)/.dev   ## the fuzz targets, ten minutes each
 digits: $(VENV)/.dev   ## train the demo's model again
 	$(BIN)/python -m examples.digits.train
 
-LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header \
+LOCK := uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --no-strip-extras \
     --quiet
 lock:            ## resolve the locked versions anew (needs uv)
 	$(LOCK) pyproject.toml --extra server --group dev --output-file requirements-dev.lock
