@@ -69,6 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cores = choose_cores()
     machine = describe_machine(cores)
     plan = QUICK if given.quick else FULL
+    if given.rounds is not None:
+        plan = replace(plan, rounds=given.rounds, client_rounds=given.rounds)
     results = Results()
     order = random.Random(given.seed)
     growths = []
@@ -121,6 +123,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every round, machine-readable")
     parser.add_argument("--models", nargs="+", choices=NAMES, help="only these")
+    parser.add_argument("--rounds", type=int, help=f"for each model (default: {FULL.rounds})")
     parser.add_argument("--seed", type=int, default=1, help="of the order within rounds (default: 1)")
     return parser.parse_args(arguments)
 
