@@ -29,7 +29,12 @@ from confonnx.ohttp.encapsulation import (
 )
 from confonnx.ohttp.hpke import Buffer, Kem
 from confonnx.ohttp.key_config import KeyConfig, parse_key_configs
-from confonnx.ohttp.session import SESSION_REQUEST_MEDIA_TYPE, SESSION_RESPONSE_MEDIA_TYPE, SenderSession
+from confonnx.ohttp.session import (
+    SEQ_SIZE,
+    SESSION_REQUEST_MEDIA_TYPE,
+    SESSION_RESPONSE_MEDIA_TYPE,
+    SenderSession,
+)
 from confonnx.oip import binary, messages
 from confonnx.oip.datatypes import Datatype, TensorType, ValueSpec
 from confonnx.oip.limits import OipLimits
@@ -133,13 +138,15 @@ def prepare_wrong(workload: Workload, *, port: int, count: int) -> Prepared:
         ("content-type", encoded.content_type),
         (binary.HEADER_LENGTH_FIELD, str(encoded.header_length)),
     )
-    parts = _bhttp_parts(fields, encoded.parts, workload, port)
+    parts = _bhttp_parts(fields, encoded.parts, workload, port, Form.SESSION)
     return _seal_all(Variant.SESSION_X25519, [parts], port=port, count=count)
 
 
 def _prepare_sealed(variant: Variant, workload: Workload, *, port: int, count: int) -> Prepared:
     questions = [ask(case, workload) for case in workload.cases]
-    plaintexts = [_bhttp_parts(question.fields, question.body, workload, port) for question in questions]
+    plaintexts = [
+        _bhttp_parts(question.fields, question.body, workload, port, variant.form) for question in questions
+    ]
     return _seal_all(variant, plaintexts, port=port, count=count)
 
 
@@ -156,11 +163,14 @@ def _seal_all(variant: Variant, plaintexts: Sequence[Sequence[Buffer]], *, port:
     return Prepared(variant.form, sealed_messages, openers)
 
 
-def _bhttp_parts(fields: Fields, body: Sequence[Buffer], workload: Workload, port: int) -> Sequence[Buffer]:
+def _bhttp_parts(
+    fields: Fields, body: Sequence[Buffer], workload: Workload, port: int, form: Form
+) -> Sequence[Buffer]:
     dated = (("date", format_datetime(datetime.now(UTC), usegmt=True)), *fields)
     path = f"/v2/models/{workload.name}/versions/1/infer"
     inner = bhttp.Request("POST", "http", f"{_HOST}:{port}", path, dated)
-    return bhttp.encode_request(inner, body, offset=HEADER_SIZE)  # aligned, as our client sends it
+    offset = HEADER_SIZE + (SEQ_SIZE if form is Form.SESSION else 0)
+    return bhttp.encode_request(inner, body, offset=offset)  # aligned, as our client sends it
 
 
 def _sealing(

@@ -229,22 +229,6 @@ def test_responses(outputs: dict[str, tuple[ValueType, Value]], wishes: list[boo
     assert body(encode_infer_response(back, request)) == body(encoded)
 
 
-@given(data=st.data(), datatype=datatypes)
-def test_views_share_the_body(data: st.DataObject, datatype: Datatype) -> None:
-    array = data.draw(arrays(datatype))
-    encoded = encode_infer_request(InferRequest((InferInput("x", TensorType(datatype), array),)))
-    message = np.frombuffer(body(encoded), np.uint8)
-    back = parse_infer_request(message.data, header_length=encoded.header_length, limits=LIMITS)
-    value = back.inputs[0].value
-    assert isinstance(value, np.ndarray)
-    start = message.ctypes.data + (encoded.header_length or 0)
-    viewable = (
-        datatype.bits is not None and datatype.bits >= 8 and start % datatype.numpy_dtype.alignment == 0
-    )
-    if array.size and viewable:
-        assert np.shares_memory(value, message)
-
-
 @given(
     value=st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | st.binary(max_size=3),

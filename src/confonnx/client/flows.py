@@ -52,7 +52,7 @@ from confonnx.ohttp.encapsulation import (
     ResponseOpener,
 )
 from confonnx.ohttp.hpke import Buffer
-from confonnx.ohttp.session import SESSION_REQUEST_MEDIA_TYPE, SESSION_RESPONSE_MEDIA_TYPE
+from confonnx.ohttp.session import SEQ_SIZE, SESSION_REQUEST_MEDIA_TYPE, SESSION_RESPONSE_MEDIA_TYPE
 from confonnx.oip.messages import ServerMetadata, parse_health, parse_server_metadata
 from confonnx.oip.values import Value
 
@@ -275,8 +275,9 @@ class Flows:
         if known is not None and known[0] == key:
             return (known[1][0], *call.body, known[1][1])
         message = self.inner_request(call.method, call.path, call.fields, now)
-        # ``enc`` and ``seq``, which may follow the header, are multiples of eight bytes long.
-        parts = bhttp.encode_request(message, call.body, offset=HEADER_SIZE)
+        # ``enc`` is a multiple of 16 bytes long.
+        offset = HEADER_SIZE + (SEQ_SIZE if self.options.sessions else 0)
+        parts = bhttp.encode_request(message, call.body, offset=offset)
         if size:
             self.state.beginning = key, (parts[0], parts[-1])
         return parts

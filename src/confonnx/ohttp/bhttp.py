@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import product
+from functools import lru_cache
 from typing import TypeAlias
 
 from confonnx.errors import BhttpError
@@ -38,8 +38,8 @@ _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9a-z]+")  # RFC 9110 §5.1, and lower ca
 _VALUE = re.compile(r"(?![ \t])[\t -~\x80-\xff]*(?<![ \t])")
 _DIGITS = re.compile(r"[0-9]{1,19}")
 
-_ALIGNMENT = 8
-"""Bytes of the largest numbers in a tensor."""
+_ALIGNMENT = 16
+"""Bytes: where tensors lie in other multiples, onnxruntime sums them in another order (ADR 17)."""
 _VARINT_SIZES = ((0, 1), (1, 2), (2, 4), (3, 8))
 """The two bits with which an integer begins, and how many bytes it has (RFC 9000 §16)."""
 _KEPT_BEGINNING = 2048
@@ -240,14 +240,16 @@ def encode_request(
     """The request, of known length, as parts whose concatenation is the message. The body is not copied.
 
     ``content`` is the body in parts, for a request that was made without one. With an ``offset``, at which
-    the message will lie in a larger one, a large body begins at a multiple of eight bytes there, so that the
+    the message will lie in a larger one, a large body begins at a multiple of 16 bytes there, so that the
     receiver need not copy numbers to read them. Raises :class:`BhttpError` for a ``content-length`` that is
     not the size of ``content``, and ``ValueError`` for two bodies.
     """
     parts = _body_parts(request.body, request.fields, content)
-    control = (request.method, request.scheme, request.authority, request.path)
-    head = b"".join(map(_encode_text, control))
-    return _encode_message(_REQUEST_KNOWN, head, request.fields, parts, request.trailers, offset)
+    control = [
+        text.encode("latin-1") for text in (request.method, request.scheme, request.authority, request.path)
+    ]
+    values = [_REQUEST_KNOWN, *map(len, control)]
+    return _encode_message(values, [b"", *control], request.fields, parts, request.trailers, offset)
 
 
 def encode_response(
@@ -255,12 +257,12 @@ def encode_response(
 ) -> list[Buffer]:
     """The response, of known length; as :func:`encode_request`."""
     parts = _body_parts(response.body, response.fields, content)
-    head = b"".join(
+    before = b"".join(
         encode_varint(informational.status) + _encode_fields(informational.fields)
         for informational in response.informational
     )
-    head += encode_varint(response.status)
-    return _encode_message(_RESPONSE_KNOWN, head, response.fields, parts, response.trailers, offset)
+    values = [_RESPONSE_KNOWN, response.status]
+    return _encode_message(values, [before, b""], response.fields, parts, response.trailers, offset)
 
 
 def _parse_request_control(reader: Reader, limits: BhttpLimits) -> tuple[bool, tuple[str, str, str, str]]:
@@ -395,35 +397,44 @@ def _body_parts(body: Buffer, fields: Fields, content: Sequence[Buffer] | None) 
 
 
 def _encode_message(
-    framing: int, head: bytes, fields: Fields, content: Sequence[Buffer], trailers: Fields, offset: int | None
+    values: Sequence[int],
+    texts: Sequence[bytes],
+    fields: Fields,
+    content: Sequence[Buffer],
+    trailers: Fields,
+    offset: int | None,
 ) -> list[Buffer]:
+    """Integers ``values``, each with one of ``texts`` behind it; header section, content, trailers."""
     section = _encode_lines(fields)
     size = sum(map(len, content))
-    start = encode_varint(framing) + head + encode_varint(len(section)) + section + encode_varint(size)
+    numbers = (*values, len(section), size)
+    following = (*texts, section, b"")
+    integers: Sequence[bytes] = tuple(map(encode_varint, numbers))
     if offset is not None and size >= _LARGE_CONTENT:
-        lengths = _aligning(offset + len(start), (framing, len(section), size))
-        start = lengths[0] + head + lengths[1] + section + lengths[2]
+        end = offset + sum(map(len, integers)) + sum(map(len, following))
+        integers = _aligning(-end % _ALIGNMENT, numbers)
+    start = b"".join([part for pair in zip(integers, following, strict=True) for part in pair])
     tail = _encode_fields(trailers)
     return [start, *content, tail] if size else [start + tail]
 
 
-def _aligning(end: int, values: Sequence[int]) -> Sequence[bytes]:
-    """Encodings of ``values`` that are together longer than the shortest by what brings ``end`` to a multiple
-    of eight. RFC 9292 §3 lets a sender choose the length of an integer.
+@lru_cache(maxsize=64)  # a sender's messages are much alike
+def _aligning(extra: int, values: Sequence[int]) -> Sequence[bytes]:
+    """Encodings of ``values`` that are together ``extra`` bytes longer than the shortest, or more by a
+    multiple of the alignment; the shortest where there are none. RFC 9292 §3 lets a sender choose the length
+    of an integer.
     """
-    shortest = [encode_varint(value) for value in values]
-    longer = [
-        [
-            (value | bits << 8 * size - 2).to_bytes(size, "big")
+    found: dict[int, tuple[bytes, ...]] = {0: ()}  # by how many bytes longer
+    for value in values:
+        short = len(encode_varint(value))
+        longer = [
+            (size - short, (value | bits << 8 * size - 2).to_bytes(size, "big"))
             for bits, size in _VARINT_SIZES
-            if size >= len(short)
+            if size >= short
         ]
-        for value, short in zip(values, shortest, strict=True)
-    ]
-    extra = -end % _ALIGNMENT
-    wanted = sum(map(len, shortest)) + extra
-    fitting = [choice for choice in product(*longer) if (sum(map(len, choice)) - wanted) % _ALIGNMENT == 0]
-    return min(fitting, key=lambda choice: sum(map(len, choice)), default=shortest)
+        found = {more + by: (*before, encoding) for more, before in found.items() for by, encoding in longer}
+    fitting = [more for more in found if (more - extra) % _ALIGNMENT == 0]
+    return found[min(fitting, default=0)]
 
 
 def _encode_fields(fields: Fields) -> bytes:

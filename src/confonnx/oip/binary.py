@@ -1,7 +1,7 @@
 """Inference messages as bytes: a JSON header, then the tensors that are not in it (``binary_tensor_data``).
 
 A message without a binary part is its JSON alone. With one, the field ``inference-header-content-length``
-tells where the JSON ends. The header is padded with spaces, which JSON ignores, to a multiple of eight bytes:
+tells where the JSON ends. The header is padded with spaces, which JSON ignores, to a multiple of 16 bytes:
 where the body lies aligned, so does the first tensor, and the reader need not copy it.
 """
 
@@ -33,7 +33,7 @@ BINARY_MEDIA_TYPE = "application/octet-stream"
 
 _BINARY_DATA = "binary_data"
 _BINARY_DATA_OUTPUT = "binary_data_output"
-_ALIGNMENT = 8
+_ALIGNMENT = 16
 _MAX_LENGTH_DIGITS = 18  # of a number below 2**63
 
 

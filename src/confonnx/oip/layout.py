@@ -15,6 +15,7 @@ import numpy as np
 
 from confonnx.oip.datatypes import Array, Buffer, Datatype, TensorType, ValueType
 from confonnx.oip.messages import InferInput, InferOutput
+from confonnx.oip.tensors import well_placed
 from confonnx.oip.values import Value
 
 _PLAIN = frozenset(
@@ -93,9 +94,6 @@ def shapes_of(values: Mapping[str, Value]) -> Shapes | None:
 
 
 def _array(body: Buffer, place: _Place) -> Array:
-    array: Array = np.ndarray(place.shape, place.dtype, body, place.start)
-    # onnxruntime reads through typed pointers; a copy is aligned.
-    if not array.flags.aligned:
-        array = array.copy()
-        array.flags.writeable = False
+    array = well_placed(np.ndarray(place.shape, place.dtype, body, place.start))
+    array.flags.writeable = False
     return array

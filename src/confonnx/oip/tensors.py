@@ -19,6 +19,8 @@ from confonnx.errors import InvalidInputError, OipError
 from confonnx.oip.datatypes import Array, Buffer, Datatype, Kind
 
 _LENGTH = struct.Struct("<I")
+_ALIGNMENT = 16
+_SMALL = 1 << 16
 
 
 def byte_size(datatype: Datatype, count: int) -> int | None:
@@ -43,7 +45,7 @@ def tensor_to_bytes(array: Array, datatype: Datatype, where: str = "tensor") -> 
 
 
 def tensor_from_bytes(data: Buffer, datatype: Datatype, shape: Sequence[int], where: str = "tensor") -> Array:
-    """The read-only array of a wire form; a view on ``data`` unless it is BYTES, packed or misaligned.
+    """The read-only array of a wire form; a view on ``data`` unless it is small, BYTES, packed or misaligned.
 
     ``shape`` is one that `OipLimits.count_elements` let pass.
 
@@ -114,9 +116,19 @@ def _view(data: Buffer, datatype: Datatype, where: str) -> Array:
     # numpy's bool arrays must hold 0 and 1 only: anything else makes comparisons and kernels disagree.
     if datatype is Datatype.BOOL and int(np.frombuffer(data, np.uint8).max()) > 1:
         raise OipError(f"{where}: a BOOL is one byte, 0 or 1; found another value")
-    array: Array = np.frombuffer(data, datatype.numpy_dtype)
-    # onnxruntime reads through typed pointers; a copy is aligned.
-    return array if array.flags.aligned else array.copy()
+    return well_placed(np.frombuffer(data, datatype.numpy_dtype))
+
+
+def well_placed(array: Array) -> Array:
+    """``array``, or a copy, at an address of which onnxruntime gives what it gives for numpy's own.
+
+    It reads through typed pointers, and sums in another order where an address is no multiple of 16, which
+    numpy's are: the last bits of a result would tell how a message was framed. Small arrays are copied
+    without looking.
+    """
+    if array.nbytes < _SMALL or array.__array_interface__["data"][0] % _ALIGNMENT:
+        return array.copy()
+    return array
 
 
 def _pack(octets: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uint8]:

@@ -384,7 +384,7 @@ def _encode(reply: Reply, size: int, second: int, recall: Recall) -> Sequence[Bu
         before, after = recall.answer_parts
         return (before, *reply.body, after)
     fields = (("date", _http_date(second)), ("content-type", reply.content_type), *reply.fields)
-    # A response nonce is a multiple of eight bytes long: aligned in the plaintext is aligned in the message.
+    # A response nonce is a multiple of 16 bytes long: aligned in the plaintext is aligned in the message.
     parts = bhttp.encode_response(bhttp.Response(reply.status, fields), reply.body, offset=0)
     if size:
         recall.answer_key, recall.answer_parts = key, (parts[0], parts[-1])

@@ -28,7 +28,6 @@ def test_a_peer_is_locked_with_hashes(peer: Variant) -> None:
     locked = (folder / f"{processes.NAMES[peer]}.lock").read_text()
     assert "onnxruntime==1.32.0" in wanted
     for requirement in wanted:
-        plain = re.sub(r"\[.*\]", "", requirement)
-        assert re.search(rf"^{re.escape(plain)}(\s|$)", locked, re.MULTILINE), requirement
+        assert re.search(rf"^{re.escape(requirement)}(\s|$)", locked, re.MULTILINE), requirement
     entries = re.split(r"^(?=[a-zA-Z])", locked, flags=re.MULTILINE)[1:]
     assert all("--hash=sha256:" in entry for entry in entries)

@@ -83,7 +83,7 @@ def test_a_message_is_one_buffer_of_its_announced_size() -> None:
 def test_room_is_writable_aligned_and_of_the_size_that_was_asked_for(size: int) -> None:
     room = room_for(size)
     assert len(room) == size
-    assert np.frombuffer(room, np.uint8).ctypes.data % 8 == 0
+    assert np.frombuffer(room, np.uint8).ctypes.data % 16 == 0
     reader = RecordReader(max_size=size, answers=False)
     (record,) = records(reader, head(size=size), b"m" * size)
     assert bytes(record.message or b"") == b"m" * size
