@@ -105,10 +105,10 @@ def seal_parts(
 
     The parts are copied once, into the place where they are encrypted, or encrypted into their place.
     ``pad_to`` is the size of the plaintext after padding with zero bytes (``None``: no padding). ``into`` is
-    a buffer that nobody needs any more: it becomes the message where it is larger and no view of it is left.
-    Raises :class:`TooLargeError`
-    over ``MAX_PLAINTEXT``, ``ValueError`` where ``pad_to`` is below the size of the parts, and that or
-    ``TypeError`` where a part is not a view of single bytes.
+    a buffer that nobody needs any more: it becomes the message where that is not small, not larger than the
+    buffer, and no view of it is left. Raises :class:`TooLargeError` over ``MAX_PLAINTEXT``, ``ValueError``
+    where ``pad_to`` is below the size of the parts, and that or ``TypeError`` where a part is not a view of
+    single bytes.
     """
     size = sum(map(len, parts))
     padded = size if pad_to is None else pad_to
@@ -118,7 +118,7 @@ def seal_parts(
         raise TooLargeError(
             f"one sealed message holds at most {MAX_PLAINTEXT} bytes, this one would hold {padded}"
         )
-    if padded <= _SMALL and into is None:  # a copy more costs less than placing the parts
+    if padded <= _SMALL:  # a copy more costs less than placing the parts
         plaintext = b"".join(parts).ljust(padded, b"\0")
         if len(plaintext) != padded:
             raise ValueError(f"the parts have {len(plaintext)} bytes in {size} items: give single bytes")

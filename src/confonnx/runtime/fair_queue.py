@@ -83,7 +83,8 @@ class FairQueue(Generic[T]):
         """A run of ``kind`` took ``seconds``; ``short``: it came from :meth:`pop_short`."""
         if not short:
             self._running[kind] -= 1
-            self._running += Counter()  # drops what is zero
+            if not self._running[kind]:
+                del self._running[kind]
         known = self._means.get(kind)
         self._means[kind] = seconds if known is None else known + (seconds - known) / _SMOOTHING
 

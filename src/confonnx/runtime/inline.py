@@ -37,7 +37,7 @@ _UNBOUNDED = frozenset(
 )
 _BATCH = 8  # of every dimension that varies, in the first timed run
 _GROWTH = 4  # from one timed size to the next
-_LARGEST = 1 << 16  # bytes of an input that is still tried; larger requests go to the pool for other reasons
+_LARGEST = 2 << 20  # bytes of an input that is still tried; larger requests go to threads for other reasons
 _TIMED_RUNS = 3
 _HOPELESS = 0.1  # seconds of the first run after which no later one will be under the threshold
 
@@ -96,17 +96,17 @@ def _try(session: Session, size: int) -> _Trial | None:
 def _largest_fast(session: Session, trial: _Trial) -> _Trial:
     """The last fast one of ever larger trials; ``trial`` was fast."""
     size = _BATCH
-    while True:
+    while trial.largest * _GROWTH <= _LARGEST:
         size *= _GROWTH
         larger = _try(session, size)
         if (
             larger is None
             or larger.seconds > THRESHOLD
-            or larger.largest > _LARGEST
             or larger.elements == trial.elements  # nothing varies
         ):
-            return trial
+            break
         trial = larger
+    return trial
 
 
 def _varies_one_way(spec: ValueSpec) -> bool:

@@ -8,13 +8,14 @@ answered in time however much is offered. The order is ``fair_queue``'s.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import math
 import threading
 import time
 from collections.abc import Callable, Hashable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import TypeVar, cast
 
 from confonnx.errors import DeadlineExceededError, OverloadedError
@@ -61,8 +62,9 @@ class Scheduler:
         """
         if threads < 1 or max_queue < 0:
             raise ValueError(f"threads={threads} must be at least 1, max_queue={max_queue} at least 0")
-        self._executor = ThreadPoolExecutor(threads + 1, thread_name_prefix="confonnx-inference")
         self._threads = threads
+        self._pool: list[threading.Thread] = []  # started with the first work
+        self._turns = SimpleQueue[bool | None]()  # each wakes one thread, to look for work; None ends it
         self._clock = clock
         self._capacity = threads + max_queue
         self._max_wait = max_wait
@@ -130,7 +132,9 @@ class Scheduler:
             if not job.begun and not job.waiter.done():
                 job.waiter.set_exception(OverloadedError(_SHUTTING_DOWN))
             self._give_up(job)
-        self._executor.shutdown(wait=False)
+        for thread in self._pool:
+            self._turns.put(None)
+            atexit.register(thread.join)  # the interpreter must not go away under a run that goes on
         return not late
 
     def _accept(self, job: _Job, now: float) -> None:
@@ -149,18 +153,26 @@ class Scheduler:
                 )
             if late or wait > self._max_wait:
                 raise OverloadedError(_TOO_MUCH, retry_after=_retry_after(wait))
+            if not self._pool:
+                self._start()
             self._unfinished.add(job)
             self._queue.push(job.kind, job)
             self._wake(job.kind)
+
+    def _start(self) -> None:
+        for number in range(self._threads + 1):
+            thread = threading.Thread(target=self._serve, name=f"confonnx-inference-{number}", daemon=True)
+            thread.start()
+            self._pool.append(thread)
 
     def _wake(self, kind: Hashable) -> None:
         """Let a thread look for work of ``kind``, if there is one that may."""
         if self._active < self._threads:
             self._active += 1
-            self._executor.submit(self._work, beside=False)
+            self._turns.put(False)
         elif not self._beside and self._queue.is_short(kind):
             self._beside = True
-            self._executor.submit(self._work, beside=True)
+            self._turns.put(True)
 
     def _arm(self, job: _Job, when: float) -> None:
         if when < math.inf:
@@ -207,7 +219,12 @@ class Scheduler:
 
     # In the threads of the pool.
 
-    def _work(self, *, beside: bool) -> None:
+    def _serve(self) -> None:
+        """A thread. What wakes it is cheaper than an executor, whose futures nobody would read."""
+        while (beside := self._turns.get()) is not None:
+            self._work(beside)
+
+    def _work(self, beside: bool) -> None:
         """Do what is queued until nothing is; ``beside``: only what may run beside busy threads."""
         while (job := self._next(beside)) is not None:
             self._run(job, beside)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import TypeVar
 from urllib.parse import unquote
 
 from confonnx.errors import (
@@ -36,6 +37,8 @@ from confonnx.runtime.session import Abort
 from confonnx.server.messages import Buffer
 from confonnx.server.metrics import Metrics, Outcome
 from confonnx.server.recall import AnswerForm, Prediction, Recall
+
+T = TypeVar("T")
 
 JSON = "application/json"
 SERVER_NAME = "confonnx"
@@ -128,7 +131,7 @@ class Routes:
         """The answer to one opened, authenticated request. Raises the errors that ``error_reply`` takes."""
         known = recall.prediction
         if known is not None and known.repeats(head, body):
-            return await self._infer_again(known.form, known.layout.read(body), inline=known.inline)
+            return await self._infer_again(known, body)
         segments = [unquote(segment) for segment in head.path.partition("?")[0].split("/")[1:]]
         if len(segments) > 1 and segments[-1] == "":
             segments.pop()  # the protocol's own documents write both /v2 and /v2/
@@ -185,12 +188,14 @@ class Routes:
         model = self._registry.find(name, version)
         return messages.encode_model_ready(model.description.name, ready=self._is_ready())
 
-    async def _infer_again(self, form: AnswerForm, inputs: Mapping[str, Value], *, inline: bool) -> Reply:
+    async def _infer_again(self, known: Prediction, body: Buffer) -> Reply:
         """As :meth:`_infer` of a request that differs from an earlier one in its tensors alone."""
+        form = known.form
         try:
-            if inline:
+            inputs = known.layout.read(body)
+            if known.inline:
                 return self._complete(form, inputs, None)
-            return await self._small_on_pool(form, inputs)
+            return await self._queued(form, inputs, batch=len(body) <= _SMALL)
         except ConfonnxError as error:
             return _of_model(form.model, error_reply(error))
 
@@ -206,35 +211,33 @@ class Routes:
 
     async def _run(self, model: LoadedModel, head: bhttp.RequestHead, body: Buffer, recall: Recall) -> Reply:
         """Parse, infer, encode: small and short work here and now, the rest on the pool."""
-        header_length = _header_length(head)
         if len(body) > _SMALL:
-            return await self._on_pool(
-                model, lambda abort: self._complete(*self._parse(model, body, header_length)[1:], abort)
+            reply, prediction = await self._on_pool(
+                model, lambda abort: self._parse_and_complete(model, head, body, abort)
             )
-        request, form, inputs = self._parse(model, body, header_length)
-        inline = model.runs_inline(inputs)
-        layout = layout_of(request.inputs, body, header_length=header_length) if header_length else None
-        if layout is not None:
-            recall.prediction = Prediction(head, layout, form, inline)
-        if inline:
+            recall.prediction = prediction or recall.prediction
+            return reply
+        form, inputs, prediction = self._parse(model, head, body)
+        recall.prediction = prediction or recall.prediction
+        if model.runs_inline(inputs):
             return self._complete(form, inputs, None)
-        return await self._small_on_pool(form, inputs)
+        return await self._queued(form, inputs, batch=True)
 
-    async def _small_on_pool(self, form: AnswerForm, inputs: Mapping[str, Value]) -> Reply:
-        """A request that was parsed already: together with others where the model is batched."""
-        batcher = self._batchers.get(_key(form.model))
+    async def _queued(self, form: AnswerForm, inputs: Mapping[str, Value], *, batch: bool) -> Reply:
+        """A request that was parsed already: together with others where it may and its model is batched."""
+        batcher = self._batchers.get(_key(form.model)) if batch else None
         if batcher is None:
             return await self._on_pool(form.model, lambda abort: self._complete(form, inputs, abort))
         deadline = time.monotonic() + self._timeout
         return await batcher.run(inputs, form.wanted, partial(_written, form), deadline=deadline)
 
-    async def _on_pool(self, model: LoadedModel, work: Callable[[Abort], Reply]) -> Reply:
+    async def _on_pool(self, model: LoadedModel, work: Callable[[Abort], T]) -> T:
         abort = Abort()
         submitted = time.monotonic()
         pending = [work]
         del work
 
-        def run() -> Reply:
+        def run() -> T:
             self._metrics.queue_seconds.observe(time.monotonic() - submitted)
             # Taken out, so that nothing holds the request when its answer is there: its buffer is used again.
             return pending.pop()(abort)
@@ -242,11 +245,18 @@ class Routes:
         deadline = submitted + self._timeout
         return await self._scheduler.submit(run, kind=_key(model), deadline=deadline, abort=abort)
 
+    def _parse_and_complete(
+        self, model: LoadedModel, head: bhttp.RequestHead, body: Buffer, abort: Abort
+    ) -> tuple[Reply, Prediction | None]:
+        form, inputs, prediction = self._parse(model, head, body)
+        return self._complete(form, inputs, abort), prediction
+
     def _parse(
-        self, model: LoadedModel, body: Buffer, header_length: int | None
-    ) -> tuple[messages.InferRequest, AnswerForm, Mapping[str, Value]]:
-        """The request, how to answer it, and its inputs, which are what the model takes."""
+        self, model: LoadedModel, head: bhttp.RequestHead, body: Buffer
+    ) -> tuple[AnswerForm, Mapping[str, Value], Prediction | None]:
+        """How to answer the request, its inputs, which are what the model takes, and what to remember."""
         specs = model.description.inputs
+        header_length = _header_length(head)
         request = binary.parse_infer_request(
             body,
             header_length=header_length,
@@ -254,7 +264,10 @@ class Routes:
             raw_input=specs[0] if len(specs) == 1 else None,
         )
         inputs = check_inputs({item.name: item.value for item in request.inputs}, specs, convert=False)
-        return request, AnswerForm(model, request), inputs
+        form = AnswerForm(model, request)
+        layout = layout_of(request.inputs, body, header_length=header_length) if header_length else None
+        inline = model.runs_inline(inputs)
+        return form, inputs, None if layout is None else Prediction(head, layout, form, inline)
 
     def _complete(self, form: AnswerForm, inputs: Mapping[str, Value], abort: Abort | None) -> Reply:
         started = time.perf_counter()

@@ -67,23 +67,31 @@ def test_a_cipher_does_not_show_its_key() -> None:
     assert repr(Aead.AES_128_GCM.cipher(b"k" * 16)) == "Cipher(AES_128_GCM)"
 
 
-@pytest.mark.parametrize(("room", "taken"), [(41 + TAG_SIZE, True), (40 + TAG_SIZE, False), (3, False)])
+@pytest.mark.parametrize(("room", "taken"), [(5006 + TAG_SIZE, True), (5005 + TAG_SIZE, False), (3, False)])
 def test_a_used_buffer_becomes_the_message_if_it_is_larger(room: int, taken: bool) -> None:
     cipher = Aead.AES_128_GCM.cipher(bytes(16))
     used = bytearray(b"u" * room)
-    message = seal_parts(cipher, NONCE, b"", [b"one"], prefix=b"clear", pad_to=35, into=used)
+    message = seal_parts(cipher, NONCE, b"", [b"one"], prefix=b"clear", pad_to=5000, into=used)
     assert (message is used) == taken
-    assert message == seal_parts(cipher, NONCE, b"", [b"one"], prefix=b"clear", pad_to=35)
+    assert message == seal_parts(cipher, NONCE, b"", [b"one"], prefix=b"clear", pad_to=5000)
     assert taken or used == b"u" * room
 
 
 def test_a_buffer_that_somebody_looks_at_is_left_alone() -> None:
     cipher = Aead.AES_128_GCM.cipher(bytes(16))
-    used = bytearray(b"u" * 100)
+    used = bytearray(b"u" * 10_000)
     with memoryview(used) as view:
-        message = seal_parts(cipher, NONCE, b"", [view[:20]], pad_to=None, into=used)
-        assert view == b"u" * 100
-    assert open_sealed(cipher, NONCE, b"", message) == b"u" * 20
+        message = seal_parts(cipher, NONCE, b"", [view[:5000]], pad_to=None, into=used)
+        assert view == b"u" * 10_000
+    assert open_sealed(cipher, NONCE, b"", message) == b"u" * 5000
+
+
+def test_a_small_message_is_a_new_one() -> None:
+    cipher = Aead.AES_128_GCM.cipher(bytes(16))
+    used = bytearray(b"u" * 100)
+    message = seal_parts(cipher, NONCE, b"", [b"one"], pad_to=None, into=used)
+    assert bytes(open_sealed(cipher, NONCE, b"", message)) == b"one"
+    assert used == b"u" * 100
 
 
 def test_read_only_ciphertext_is_left_alone() -> None:

@@ -93,8 +93,8 @@ def test_a_tiny_model_runs_inline_for_inputs_as_large_as_the_timed_ones(
     monkeypatch.setattr(inline, "_timed", lambda session, inputs: 0.0005)
     model = load(tmp_path, models.identity())
     assert model.inline
-    assert model.runs_inline(floats(8192))
-    assert not model.runs_inline(floats(8193))  # the next size would be over 64 KiB
+    assert model.runs_inline(floats(524288))
+    assert not model.runs_inline(floats(524289))  # the next size would be over 2 MiB
     assert not model.runs_inline({"unknown": np.zeros(1)})
     assert model.runs_inline({})
 
@@ -138,7 +138,7 @@ def test_the_bound_is_the_largest_size_that_is_fast(
 
 
 @pytest.mark.parametrize(
-    ("shape", "elements", "trials"), [(["n", "m"], 64, 1), ([3], 3, 2), (["n", 4], 4 * 2048, 6)]
+    ("shape", "elements", "trials"), [(["n", "m"], 64, 1), ([3], 3, 2), (["n", 4], 4 * 131072, 8)]
 )
 def test_larger_sizes_are_tried_where_elements_tell_the_shape(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: list[int | str], elements: int, trials: int

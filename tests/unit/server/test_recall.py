@@ -91,6 +91,25 @@ def test_tensors_change_and_answers_follow(gateway: list[Any]) -> None:
     run(scenario)
 
 
+@pytest.mark.parametrize(("size", "queued"), [(200_000, 1), (600_000, 3)])
+def test_large_requests_are_parsed_once_and_run_inline_where_that_is_short(
+    gateway: list[Any], size: int, queued: int
+) -> None:
+    async def scenario() -> None:
+        asker = Asker(Gateway(gateway, max_response_bytes=8 << 20))
+        known = set()
+        for number in range(3):
+            large = np.arange(number, number + size, dtype=np.float32)
+            np.testing.assert_array_equal(await asker.add(large, large), large + large)
+            known.add(id(asker.recall.prediction))
+        assert asker.recall.prediction is not None
+        assert len(known) == 1
+        # The first one is parsed on the pool, where it runs too.
+        assert asker.gateway.count("confonnx_queue_duration_seconds_count") == queued
+
+    run(scenario)
+
+
 def test_whatever_else_changes_is_seen(gateway: list[Any]) -> None:
     async def scenario() -> None:
         asker = Asker(Gateway(gateway))

@@ -132,7 +132,7 @@ def test_strings(models: list[LoadedModel]) -> None:
 def test_large_requests_and_answers_go_through_the_pool(models: list[LoadedModel]) -> None:
     async def scenario() -> None:
         gateway = Gateway(models, max_response_bytes=8 << 20)
-        big = np.arange(200_000, dtype=np.float32)  # 800 kB: opened, parsed, run and sealed off the loop
+        big = np.arange(600_000, dtype=np.float32)  # 2.4 MB: opened, parsed, run and sealed off the loop
         response = await gateway.infer("add", {"a": big, "b": big})
         np.testing.assert_array_equal(values(response)["sum"], big + big)
         assert gateway.count("confonnx_queue_duration_seconds_count") == 1
