@@ -38,12 +38,17 @@ _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9a-z]+")  # RFC 9110 §5.1, and lower ca
 _VALUE = re.compile(r"(?![ \t])[\t -~\x80-\xff]*(?<![ \t])")
 _DIGITS = re.compile(r"[0-9]{1,19}")
 
+KEPT_REQUESTS = 4
+"""Sizes of messages of which a :class:`RequestParser` keeps the beginning of the last one: as many shapes."""
+
 _ALIGNMENT = 16
 """Bytes: where tensors lie in other multiples, onnxruntime sums them in another order (ADR 17)."""
 _VARINT_SIZES = ((0, 1), (1, 2), (2, 4), (3, 8))
 """The two bits with which an integer begins, and how many bytes it has (RFC 9000 §16)."""
 _KEPT_BEGINNING = 2048
 """Bytes of a beginning that a :class:`RequestParser` keeps, to know it again."""
+_KEPT_PADDING = 1 << 20
+"""Bytes of padding that are looked at in one piece."""
 _LARGE_CONTENT = 1 << 16
 """Bytes from which on a copy costs more than the search for a placement that spares it."""
 
@@ -178,43 +183,64 @@ def parse_request(data: Buffer, limits: BhttpLimits = DEFAULT_LIMITS) -> Request
 
 
 class RequestParser:
-    """Parses the requests of one sender, which often begin with the same bytes. Mutable: the last such
-    beginning, up to the content, and what it says; for one thread.
+    """Parses the requests of one sender, which often begin with the same bytes. Mutable: the beginnings of
+    the last few sizes of messages, and what they say; for one thread.
 
     The verdict on a beginning depends on its bytes and on nothing that follows, so the same bytes are not
     parsed twice.
     """
 
-    __slots__ = ("_beginning", "_head", "_limits")
+    __slots__ = ("_known", "_limits", "_sizes")
 
-    def __init__(self, limits: BhttpLimits = DEFAULT_LIMITS) -> None:
-        """Nothing is known yet."""
+    def __init__(self, limits: BhttpLimits = DEFAULT_LIMITS, *, sizes: int = KEPT_REQUESTS) -> None:
+        """Nothing is known yet. ``sizes`` of messages are told apart; with none, nothing is kept."""
         self._limits = limits
-        self._beginning = b""
-        self._head: RequestHead | None = None
+        self._sizes = sizes
+        self._known: dict[int, _Beginning] = {}  # by the size of the whole message
 
     def parse(self, data: Buffer) -> tuple[RequestHead, Buffer]:
         """Head and content of the request in ``data``, as :func:`parse_request` has them, its errors
-        included. While the head repeats, it is the same object.
+        included. While everything before the content repeats, the head is the same object.
         """
-        reader = Reader(data, BhttpError)
-        head, known = self._head, True
-        if head is None or not reader.skip(self._beginning):
-            known, control = _parse_request_control(reader, self._limits)
-            fields = _parse_header_section(reader, known=known, limits=self._limits)
-            head = RequestHead(*control, fields)
-            self._keep(head, memoryview(data)[: len(data) - reader.remaining], known and reader.remaining > 0)
+        view = memoryview(data).toreadonly()
+        known = self._known.get(len(view))
+        if known is not None:
+            start, end = known.start, known.end
+            if bytes(view[:start]) == known.octets and not bytes(view[end:]).strip(b"\0"):
+                return known.head, view[start:end]
+        return self._parse(view)
+
+    def _parse(self, view: memoryview) -> tuple[RequestHead, Buffer]:
+        reader = Reader(view, BhttpError)
+        known, control = _parse_request_control(reader, self._limits)
+        head = RequestHead(*control, _parse_header_section(reader, known=known, limits=self._limits))
+        before_content = len(view) - reader.remaining
         body, trailers = _parse_content(reader, known=known, limits=self._limits)
         if trailers:
             _check_fields(trailers)
         if head.field("content-length") is not None:
             _check_content_length(head.fields, len(body))
+        if self._sizes and known and len(body) and not trailers:
+            start = before_content + (1 << (view[before_content] >> 6))  # behind the content's length
+            self._keep(view, _Beginning(bytes(view[:start]), head, start, start + len(body)))
         return head, body
 
-    def _keep(self, head: RequestHead, beginning: memoryview, complete: bool) -> None:
-        """A message that was cut off in its head (RFC 9292 §3.8) says nothing about one that goes on."""
-        if complete and len(beginning) <= _KEPT_BEGINNING:
-            self._beginning, self._head = bytes(beginning), head
+    def _keep(self, view: memoryview, beginning: _Beginning) -> None:
+        if beginning.start > _KEPT_BEGINNING or len(view) - beginning.end > _KEPT_PADDING:
+            return
+        if len(self._known) >= self._sizes and len(view) not in self._known:
+            del self._known[next(iter(self._known))]
+        self._known[len(view)] = beginning
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class _Beginning:
+    """What comes before the content of a message, and where that lies if the message is as long again."""
+
+    octets: bytes
+    head: RequestHead
+    start: int
+    end: int
 
 
 def parse_response(data: Buffer, limits: BhttpLimits = DEFAULT_LIMITS) -> Response:

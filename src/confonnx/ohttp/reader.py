@@ -35,14 +35,6 @@ class Reader:
         """Bytes not read yet."""
         return self._end - self._pos
 
-    def skip(self, beginning: bytes) -> bool:
-        """Read ``beginning`` if that is what comes next; else nothing."""
-        end = self._pos + len(beginning)
-        if bytes(self._data[self._pos : end]) != beginning:
-            return False
-        self._pos = end
-        return True
-
     def take(self, size: int, what: str) -> memoryview:
         """The next ``size`` bytes, not copied."""
         start = self._pos

@@ -275,8 +275,8 @@ class App:
         """
         if media_type == REQUEST_MEDIA_TYPE:
             if len(message) < _LARGE:
-                return open_request(self._ring, message), Recall()
-            return await asyncio.to_thread(open_request, self._ring, message), Recall()
+                return open_request(self._ring, message), Recall(sizes=0)
+            return await asyncio.to_thread(open_request, self._ring, message), Recall(sizes=0)
         session = self._sessions.find(message)
         if len(message) < _LARGE:
             opened = session.receiver.open(message)
@@ -320,7 +320,7 @@ class App:
         if size < _LARGE:
             return _seal(_encode(reply, size, second, recall), sealer, self._options, second, used)
         return await asyncio.to_thread(
-            lambda: _seal(_encode(reply, size, second, Recall()), sealer, self._options, second, used)
+            lambda: _seal(_encode(reply, size, second, Recall(sizes=0)), sealer, self._options, second, used)
         )
 
     def _log_defect(self, error: Exception) -> str:
@@ -373,7 +373,7 @@ def _seal(
     limit = options.max_response_bytes
     if 2 * size + _SEAL_OVERHEAD > limit and (padme(size) if options.pad else size) + _SEAL_OVERHEAD > limit:
         reply = error_reply(TooLargeError(f"the answer is over the server's limit of {limit} bytes"))
-        parts = _encode(reply, len(reply.body[0]), second, Recall())
+        parts = _encode(reply, len(reply.body[0]), second, Recall(sizes=0))
     return sealer.seal(parts, pad=options.pad, into=into)
 
 

@@ -80,13 +80,32 @@ class Prediction:
         return head is self.head and self.layout.matches(body)
 
 
-@dataclass(slots=True)
 class Recall:
-    """The memory of one session. Mutable; for use by one thread."""
+    """The memory of one session, or, made for ``sizes=0``, of a request that stands alone: none. Mutable; for
+    use by one thread. Requests of a few sizes are remembered: clients send a few shapes in turn.
+    """
 
-    requests: bhttp.RequestParser = field(default_factory=bhttp.RequestParser)
-    prediction: Prediction | None = None
-    answer_key: tuple[object, ...] = ()
-    """Of the beginning of an answer that was sent: everything that it depends on."""
-    answer_parts: tuple[Buffer, Buffer] = (b"", b"")
-    """What was before and after the body of that answer."""
+    __slots__ = ("_predictions", "_sizes", "answer_key", "answer_parts", "lasting", "requests")
+
+    def __init__(self, *, sizes: int = bhttp.KEPT_REQUESTS) -> None:
+        """Nothing was said yet."""
+        self._sizes = sizes
+        self.lasting = sizes > 0
+        """Whether it is worth while to tell it anything."""
+        self.requests = bhttp.RequestParser(sizes=sizes)
+        self._predictions: dict[int, Prediction] = {}  # by the id of their head, which they keep alive
+        self.answer_key: tuple[object, ...] = ()
+        """Of the beginning of an answer that was sent: everything that it depends on."""
+        self.answer_parts: tuple[Buffer, Buffer] = (b"", b"")
+        """What was before and after the body of that answer."""
+
+    def prediction(self, head: bhttp.RequestHead, body: Buffer) -> Prediction | None:
+        """The one that this request repeats."""
+        known = self._predictions.get(id(head))
+        return known if known is not None and known.repeats(head, body) else None
+
+    def keep(self, prediction: Prediction) -> None:
+        """Remember it, and forget the oldest one if there are enough."""
+        if len(self._predictions) >= self._sizes:
+            del self._predictions[next(iter(self._predictions))]
+        self._predictions[id(prediction.head)] = prediction

@@ -46,6 +46,9 @@ SERVER_NAME = "confonnx"
 _SMALL = 65536
 """Bytes of a body that is parsed on the event loop; parsing a larger one would hold up other connections."""
 
+_KEPT_HEADER = 2048
+"""Bytes of JSON that a session remembers of one request."""
+
 # The one place where errors become statuses; the first that fits. The client's table is its mirror image.
 _STATUSES: tuple[tuple[type[ConfonnxError], int, Outcome], ...] = (
     (AuthenticationError, 401, Outcome.UNAUTHENTICATED),
@@ -129,8 +132,8 @@ class Routes:
 
     async def answer(self, head: bhttp.RequestHead, body: Buffer, recall: Recall) -> Reply:
         """The answer to one opened, authenticated request. Raises the errors that ``error_reply`` takes."""
-        known = recall.prediction
-        if known is not None and known.repeats(head, body):
+        known = recall.prediction(head, body)
+        if known is not None:
             return await self._infer_again(known, body)
         segments = [unquote(segment) for segment in head.path.partition("?")[0].split("/")[1:]]
         if len(segments) > 1 and segments[-1] == "":
@@ -213,12 +216,14 @@ class Routes:
         """Parse, infer, encode: small and short work here and now, the rest on the pool."""
         if len(body) > _SMALL:
             reply, prediction = await self._on_pool(
-                model, lambda abort: self._parse_and_complete(model, head, body, abort)
+                model, lambda abort: self._parse_and_complete(model, head, body, recall.lasting, abort)
             )
-            recall.prediction = prediction or recall.prediction
+            if prediction is not None:
+                recall.keep(prediction)
             return reply
-        form, inputs, prediction = self._parse(model, head, body)
-        recall.prediction = prediction or recall.prediction
+        form, inputs, prediction = self._parse(model, head, body, recall.lasting)
+        if prediction is not None:
+            recall.keep(prediction)
         if model.runs_inline(inputs):
             return self._complete(form, inputs, None)
         return await self._queued(form, inputs, batch=True)
@@ -246,15 +251,17 @@ class Routes:
         return await self._scheduler.submit(run, kind=_key(model), deadline=deadline, abort=abort)
 
     def _parse_and_complete(
-        self, model: LoadedModel, head: bhttp.RequestHead, body: Buffer, abort: Abort
+        self, model: LoadedModel, head: bhttp.RequestHead, body: Buffer, lasting: bool, abort: Abort
     ) -> tuple[Reply, Prediction | None]:
-        form, inputs, prediction = self._parse(model, head, body)
+        form, inputs, prediction = self._parse(model, head, body, lasting)
         return self._complete(form, inputs, abort), prediction
 
     def _parse(
-        self, model: LoadedModel, head: bhttp.RequestHead, body: Buffer
+        self, model: LoadedModel, head: bhttp.RequestHead, body: Buffer, lasting: bool
     ) -> tuple[AnswerForm, Mapping[str, Value], Prediction | None]:
-        """How to answer the request, its inputs, which are what the model takes, and what to remember."""
+        """How to answer the request, its inputs, which are what the model takes, and what to remember where
+        the memory is ``lasting``.
+        """
         specs = model.description.inputs
         header_length = _header_length(head)
         request = binary.parse_infer_request(
@@ -265,9 +272,11 @@ class Routes:
         )
         inputs = check_inputs({item.name: item.value for item in request.inputs}, specs, convert=False)
         form = AnswerForm(model, request)
-        layout = layout_of(request.inputs, body, header_length=header_length) if header_length else None
-        inline = model.runs_inline(inputs)
-        return form, inputs, None if layout is None else Prediction(head, layout, form, inline)
+        layout = None
+        if lasting and header_length is not None and header_length <= _KEPT_HEADER:
+            layout = layout_of(request.inputs, body, header_length=header_length)
+        prediction = None if layout is None else Prediction(head, layout, form, model.runs_inline(inputs))
+        return form, inputs, prediction
 
     def _complete(self, form: AnswerForm, inputs: Mapping[str, Value], abort: Abort | None) -> Reply:
         started = time.perf_counter()

@@ -7,6 +7,7 @@ import pytest
 
 from confonnx.errors import BhttpError
 from confonnx.ohttp.bhttp import (
+    KEPT_REQUESTS,
     BhttpLimits,
     Fields,
     InformationalResponse,
@@ -453,21 +454,42 @@ def test_a_head_that_repeats_is_the_same_object() -> None:
     head, body = parser.parse(message_of("/x", b"one", ("date", "now")))
     assert (head.method, head.scheme, head.authority, head.path) == ("POST", "https", "a", "/x")
     assert (head.field("date"), head.field("age"), bytes(body)) == ("now", None, b"one")
-    again, body = parser.parse(message_of("/x", b"another", ("date", "now")))
+    again, body = parser.parse(message_of("/x", b"two", ("date", "now")))
     assert again is head
-    assert bytes(body) == b"another"
-    other, _ = parser.parse(message_of("/x", b"one", ("date", "then")))
-    assert other.field("date") == "then"
-    assert parser.parse(message_of("/y", b"one", ("date", "then")))[0].path == "/y"
+    assert bytes(body) == b"two"
+    other, body = parser.parse(message_of("/x", b"another", ("date", "now")))
+    assert (other, bytes(body)) == (head, b"another")
+    assert other is not head, "what is said of the content's size is part of the beginning"
+    other, _ = parser.parse(message_of("/x", b"one", ("date", "yes")))
+    assert other.field("date") == "yes"
+    assert parser.parse(message_of("/y", b"one", ("date", "yes")))[0].path == "/y"
 
 
-def test_a_head_that_was_cut_is_not_known_again() -> None:
+def test_beginnings_of_the_last_sizes_are_kept() -> None:
+    parser = RequestParser()
+    messages = [message_of("/x", b"b" * size) for size in range(1, KEPT_REQUESTS + 2)]
+    heads = [parser.parse(message)[0] for message in messages]
+    for message, head in list(zip(messages, heads, strict=True))[1:]:
+        assert parser.parse(message)[0] is head
+    assert parser.parse(messages[0])[0] is not heads[0]
+
+
+def test_content_of_another_size_in_a_message_of_the_same_is_parsed_anew() -> None:
+    parser = RequestParser()
+    assert bytes(parser.parse(message_of("/x", b"body") + bytes(3))[1]) == b"body"
+    assert bytes(parser.parse(message_of("/x", b"bodies") + bytes(1))[1]) == b"bodies"
+    assert bytes(parser.parse(message_of("/x", b"body") + bytes(3))[1]) == b"body"
+
+
+def test_a_message_that_was_cut_is_not_known_again() -> None:
     parser = RequestParser()
     whole = message_of("/x", b"body", ("a", "b"))
     control = whole[: whole.index(b"/x") + 2]
-    assert parser.parse(control)[0].fields == ()
-    assert parser.parse(whole)[0].fields == (("a", "b"),)
-    assert parser.parse(control)[0].fields == ()
+    for _ in range(2):
+        assert parser.parse(control)[0].fields == ()
+        assert parser.parse(whole)[0].fields == (("a", "b"),)
+        with pytest.raises(BhttpError, match="truncated"):
+            parser.parse(whole[: whole.index(b"body") + 3])
 
 
 def test_a_large_head_is_parsed_each_time() -> None:

@@ -52,16 +52,6 @@ def test_reads_in_order_and_stops_at_the_end() -> None:
     assert reader.remaining == 0
 
 
-def test_a_beginning_is_skipped_where_it_is_the_very_same() -> None:
-    reader = Reader(b"begin and end", BhttpError)
-    assert not reader.skip(b"begin or")
-    assert not reader.skip(b"begin and end, and more")
-    assert reader.remaining == 13
-    assert reader.skip(b"begin")
-    assert reader.skip(b" and")
-    assert bytes(reader.take(4, "rest")) == b" end"
-
-
 @pytest.mark.parametrize("zeros", [0, 1, 1 << 16, (1 << 17) + 1])
 def test_only_zeros(zeros: int) -> None:
     reader = Reader(b"x" + bytes(zeros), BhttpError)

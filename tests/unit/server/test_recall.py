@@ -17,7 +17,7 @@ from confonnx.oip import binary
 from confonnx.oip.datatypes import Array, Datatype, TensorType
 from confonnx.oip.messages import InferInput, InferRequest, RequestedOutput
 from confonnx.server.auth import load_credentials
-from confonnx.server.recall import Recall
+from confonnx.server.recall import Prediction, Recall
 from tests.unit.server.harness import Gateway, error_of, real_models, run, values
 
 ONES = np.ones(6, np.float32)
@@ -54,6 +54,10 @@ class Asker:
         [session] = self.gateway.app._sessions._sessions.values()
         return session.recall
 
+    @property
+    def predictions(self) -> list[Prediction]:
+        return list(self.recall._predictions.values())
+
 
 def encode(
     arrays: dict[str, Array],
@@ -82,9 +86,8 @@ def test_tensors_change_and_answers_follow(gateway: list[Any]) -> None:
         for number in range(5):
             result = await asker.add(number * ONES, ONES)
             np.testing.assert_array_equal(result, number * ONES + 1)
-            known.add(id(asker.recall.prediction))
-        assert len(known) == 1
-        assert asker.recall.prediction is not None
+            known.add(id(asker.predictions[0]))
+        assert len(known) == len(asker.predictions) == 1
         assert asker.gateway.count("confonnx_requests_total", model="add", version="1", outcome="ok") == 5
         assert asker.gateway.count("confonnx_inference_duration_seconds_count") == 5
 
@@ -101,9 +104,8 @@ def test_large_requests_are_parsed_once_and_run_inline_where_that_is_short(
         for number in range(3):
             large = np.arange(number, number + size, dtype=np.float32)
             np.testing.assert_array_equal(await asker.add(large, large), large + large)
-            known.add(id(asker.recall.prediction))
-        assert asker.recall.prediction is not None
-        assert len(known) == 1
+            known.add(id(asker.predictions[0]))
+        assert len(known) == len(asker.predictions) == 1
         # The first one is parsed on the pool, where it runs too.
         assert asker.gateway.count("confonnx_queue_duration_seconds_count") == queued
 
@@ -202,7 +204,7 @@ def test_sessions_know_nothing_of_each_other(gateway: list[Any]) -> None:
             await asker.add(ONES, ONES)
         first, second = (session.recall for session in server.app._sessions._sessions.values())
         assert first is not second
-        assert first.prediction is not second.prediction
+        assert first._predictions.keys().isdisjoint(second._predictions)
 
     run(scenario)
 
@@ -211,8 +213,7 @@ def test_nothing_of_the_tensors_is_kept(gateway: list[Any]) -> None:
     async def scenario() -> None:
         asker = Asker(Gateway(gateway))
         await asker.add(ONES * 7, ONES)
-        prediction = asker.recall.prediction
-        assert prediction is not None
+        [prediction] = asker.predictions
         assert np.float32(7).tobytes() not in prediction.layout.header
         assert prediction.form._request.inputs == ()
         assert asker.recall.answer_parts[1] == b"\0"
