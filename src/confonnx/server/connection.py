@@ -228,7 +228,7 @@ class Connection(asyncio.BufferedProtocol):
                 self._since = self._clock()
             if self._kept is not None and data.startswith(self._kept[0]):
                 # A client sends one head again and again. The verdict on it depends on nothing else.
-                self._begin(self._kept[1], data[len(self._kept[0]) :])
+                self._accept(self._kept[1], data[len(self._kept[0]) :])
                 return
             self._parser = RequestParser(self._limits.head)
         verdict = self._parser.feed_head(data)
@@ -239,12 +239,10 @@ class Connection(asyncio.BufferedProtocol):
             self._reject(head.status)
             return
         size = len(data) - len(rest)
-        if first and size <= _KEPT_HEAD and not head.chunked:
-            self._kept = (data[:size], head)
-        self._begin(head, rest)
+        self._begin(head, rest, data[:size] if first and size <= _KEPT_HEAD else None)
 
-    def _begin(self, head: Head, rest: bytes) -> None:
-        """A head is complete: decide about its body."""
+    def _begin(self, head: Head, rest: bytes, octets: bytes | None) -> None:
+        """A head is complete: decide about its body. ``octets`` are the whole head, where it may be kept."""
         self._head = head
         self._close_after = not head.keep_alive
         if not head.length and not head.chunked:
@@ -259,17 +257,26 @@ class Connection(asyncio.BufferedProtocol):
             self._start_stream(head, rest)
         elif head.length > self._limits.max_body:
             self._reject(413)
-        elif not self._reserve(head.length):
-            self._reject(503)
         else:
+            if octets is not None and not head.chunked:
+                self._kept = octets, head
+            self._accept(head, rest)
+
+    def _accept(self, head: Head, rest: bytes) -> None:
+        """There is nothing against the body, where there is room for it."""
+        self._head = head
+        self._close_after = not head.keep_alive
+        if self._reserve(head.length):
             self._receive(head, rest)
+        else:
+            self._reject(503)
 
     def _receive(self, head: Head, rest: bytes) -> None:
         if head.expects_continue and not rest:
             self._transport.write(_CONTINUE)
-        self._since = self._clock()
         if head.chunked:
             assert self._parser is not None
+            self._since = self._clock()
             self._state = _State.CHUNKED
             self._received = len(rest)
             self._body = self._parser.start_chunked(max_content=self._limits.max_body)
@@ -281,6 +288,7 @@ class Connection(asyncio.BufferedProtocol):
             self._pipelined = rest[head.length :]
             self._dispatch()
         else:
+            self._since = self._clock()
             self._body = bytearray(head.length)
             self._body[: len(rest)] = rest
             self._received = len(rest)
@@ -407,9 +415,10 @@ class Connection(asyncio.BufferedProtocol):
     def _respond(self, response: HttpResponse, method: str) -> None:
         self._close_after = self._close_after or self._server.draining or self._half_closed
         self._write(response, method=method, close=self._close_after)
-        self._since = self._clock()
-        self._state = _State.WRITING
-        if not self._write_blocked:
+        if self._write_blocked:
+            self._since = self._clock()
+            self._state = _State.WRITING
+        else:
             self._finish()
 
     def _write(self, response: HttpResponse, *, method: str, close: bool) -> None:

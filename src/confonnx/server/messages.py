@@ -1,9 +1,12 @@
-"""The outer HTTP request and response as plain values, shared by the socket side and the socket-free core."""
+"""The outer HTTP request and response as plain values, shared by the socket side and the socket-free core.
+
+These, and ``routes.Reply``, are msgspec's structs: every request makes some, and a frozen dataclass costs
+several times as much (docs/adr/0017-what-a-session-remembers.md).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from http import HTTPStatus
 from types import MappingProxyType
 from typing import Protocol, TypeAlias
@@ -18,8 +21,7 @@ DATE_PROBLEM = "https://iana.org/assignments/http-problem-types#date"  # RFC 945
 _NO_FIELDS: Mapping[str, str] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class HttpRequest:
+class HttpRequest(msgspec.Struct, frozen=True):
     """One outer request, complete with its body.
 
     ``target`` is in origin form (``/path?query``, undecoded). ``fields`` has lower-case names; a field that
@@ -43,12 +45,11 @@ class HttpRequest:
         return self.target.partition("?")[2]
 
 
-@dataclass(frozen=True, slots=True)
-class HttpResponse:
+class HttpResponse(msgspec.Struct, frozen=True):
     """One outer response. ``body`` is written part by part, never joined; its length is announced."""
 
     status: int
-    fields: Mapping[str, str] = field(default_factory=dict)
+    fields: Mapping[str, str] = _NO_FIELDS
     body: tuple[Buffer, ...] = ()
 
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 from urllib.parse import unquote
+
+import msgspec
 
 from confonnx.errors import (
     AuthenticationError,
@@ -64,17 +65,19 @@ _STATUSES: tuple[tuple[type[ConfonnxError], int, Outcome], ...] = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True):
     """An answer before sealing; ``model``, ``version`` and ``outcome`` are for the metrics."""
 
     status: int
-    body: tuple[Buffer, ...] = field(repr=False)
+    body: tuple[Buffer, ...]
     content_type: str = JSON
     fields: bhttp.Fields = ()
     model: str = ""
     version: str = ""
     outcome: Outcome = Outcome.OK
+
+    def __repr__(self) -> str:
+        return f"Reply({self.status})"  # never what will be sealed
 
 
 def error_reply(error: ConfonnxError) -> Reply:
@@ -294,7 +297,7 @@ def _written(form: AnswerForm, values: Mapping[str, Value]) -> Reply:
 
 
 def _of_model(model: LoadedModel, reply: Reply) -> Reply:
-    return replace(reply, model=model.description.name, version=model.description.version)
+    return msgspec.structs.replace(reply, model=model.description.name, version=model.description.version)
 
 
 def _method_error(head: bhttp.RequestHead, method: str) -> Reply | None:
