@@ -206,7 +206,7 @@ class RequestParser:
         known = self._known.get(len(view))
         if known is not None:
             start, end = known.start, known.end
-            if bytes(view[:start]) == known.octets and not bytes(view[end:]).strip(b"\0"):
+            if bytes(view[:start]) == known.octets and bytes(view[end:]) == bytes(len(view) - end):
                 return known.head, view[start:end]
         return self._parse(view)
 
