@@ -265,7 +265,12 @@ class App:
             times.answered(reply.model, reply.version, reply.outcome)
             sealer = opened.sealer
             del opened  # the last view of the request, whose buffer a large answer takes over
-            message = await self._seal(reply, sealer, recall, request.body)
+            size = sum(map(len, reply.body))
+            if size < _LARGE:
+                message = self._seal(reply, size, sealer, recall, request.body)
+            else:
+                nothing = Recall(sizes=0)  # a memory is for one thread
+                message = await asyncio.to_thread(self._seal, reply, size, sealer, nothing, request.body)
         return HttpResponse(200, {"content-type": RESPONSE_TYPES[media_type]}, (message,))
 
     async def _open(self, media_type: str, message: bytearray) -> tuple[Opened, Recall]:
@@ -314,14 +319,21 @@ class App:
                 outcome=Outcome.FAILED,
             )
 
-    async def _seal(self, reply: Reply, sealer: ResponseSealer, recall: Recall, used: bytearray) -> bytearray:
-        second = int(self._now().timestamp())
-        size = sum(map(len, reply.body))
-        if size < _LARGE:
-            return _seal(_encode(reply, size, second, recall), sealer, self._options, second, used)
-        return await asyncio.to_thread(
-            lambda: _seal(_encode(reply, size, second, Recall(sizes=0)), sealer, self._options, second, used)
-        )
+    def _seal(
+        self, reply: Reply, size: int, sealer: ResponseSealer, recall: Recall, used: bytearray
+    ) -> bytearray:
+        """Step 7: ``reply``, whose body has ``size`` bytes, as a sealed message, in the ``used`` buffer where
+        that pays.
+        """
+        second, options = int(self._now().timestamp()), self._options
+        parts = _encode(reply, size, second, recall)
+        if _sealed_size(parts, options) > options.max_response_bytes:
+            error = TooLargeError(
+                f"the answer is over the server's limit of {options.max_response_bytes} bytes"
+            )
+            refusal = error_reply(error)
+            parts = _encode(refusal, len(refusal.body[0]), second, Recall(sizes=0))
+        return sealer.seal(parts, pad=options.pad, into=used)
 
     def _log_defect(self, error: Exception) -> str:
         """Log an error that nobody expected; the id of the entry.
@@ -362,19 +374,12 @@ def _nonce(query: str) -> bytes | None:
     return nonce
 
 
-def _seal(
-    parts: Sequence[Buffer],
-    sealer: ResponseSealer,
-    options: AppOptions,
-    second: int,
-    into: bytearray,
-) -> bytearray:
-    size = sum(map(len, parts))
-    limit = options.max_response_bytes
-    if 2 * size + _SEAL_OVERHEAD > limit and (padme(size) if options.pad else size) + _SEAL_OVERHEAD > limit:
-        reply = error_reply(TooLargeError(f"the answer is over the server's limit of {limit} bytes"))
-        parts = _encode(reply, len(reply.body[0]), second, Recall(sizes=0))
-    return sealer.seal(parts, pad=options.pad, into=into)
+def _sealed_size(parts: Sequence[Buffer], options: AppOptions) -> int:
+    """Bytes of the sealed message; of one that is far from the limit, without its padding."""
+    size = sum(map(len, parts)) + _SEAL_OVERHEAD
+    if not options.pad or 2 * size <= options.max_response_bytes:
+        return size
+    return padme(size - _SEAL_OVERHEAD) + _SEAL_OVERHEAD
 
 
 def _encode(reply: Reply, size: int, second: int, recall: Recall) -> Sequence[Buffer]:

@@ -137,7 +137,13 @@ class Routes:
         """The answer to one opened, authenticated request. Raises the errors that ``error_reply`` takes."""
         known = recall.prediction(head, body)
         if known is not None:
-            return await self._infer_again(known, body)
+            try:
+                inputs = known.layout.read(body)
+                if known.inline:
+                    return self._complete(known.form, inputs, None)
+                return await self._queued(known.form, inputs, batch=len(body) <= _SMALL)
+            except ConfonnxError as error:
+                return _of_model(known.form.model, error_reply(error))
         segments = [unquote(segment) for segment in head.path.partition("?")[0].split("/")[1:]]
         if len(segments) > 1 and segments[-1] == "":
             segments.pop()  # the protocol's own documents write both /v2 and /v2/
@@ -193,17 +199,6 @@ class Routes:
     def _model_ready(self, name: str, version: str | None) -> bytes:
         model = self._registry.find(name, version)
         return messages.encode_model_ready(model.description.name, ready=self._is_ready())
-
-    async def _infer_again(self, known: Prediction, body: Buffer) -> Reply:
-        """As :meth:`_infer` of a request that differs from an earlier one in its tensors alone."""
-        form = known.form
-        try:
-            inputs = known.layout.read(body)
-            if known.inline:
-                return self._complete(form, inputs, None)
-            return await self._queued(form, inputs, batch=len(body) <= _SMALL)
-        except ConfonnxError as error:
-            return _of_model(form.model, error_reply(error))
 
     async def _infer(
         self, model: LoadedModel, head: bhttp.RequestHead, body: Buffer, recall: Recall
