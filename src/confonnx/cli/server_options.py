@@ -6,16 +6,17 @@ import inspect
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 from pydantic.fields import FieldInfo
 
 from confonnx.errors import ConfigurationError
-from confonnx.server.quantities import show_duration, show_size
+from confonnx.server.quantities import ByteSize, show_duration, show_size
 from confonnx.server.settings import Settings, marks
 from confonnx.server.settings_sources import load_settings
 
+_SIZE = get_args(ByteSize)[1]  # how a setting shows that it counts bytes
 _MODEL = inspect.Parameter(
     "model",
     inspect.Parameter.POSITIONAL_OR_KEYWORD,
@@ -68,7 +69,7 @@ def _field_parameter(name: str, info: FieldInfo) -> inspect.Parameter:
     declared = f"{flag}/--no-{flag[2:]}" if is_flag else flag
     annotation = bool | None if is_flag else str | None
     panel = str(marks(info)["panel"])
-    return _parameter(name, annotation, declared, info.description or "", panel, _shown_default(info.default))
+    return _parameter(name, annotation, declared, info.description or "", panel, _shown_default(info))
 
 
 def _parameter(
@@ -80,11 +81,12 @@ def _parameter(
     )
 
 
-def _shown_default(value: object) -> str | None:
+def _shown_default(info: FieldInfo) -> str | None:
+    value = info.default
     if isinstance(value, timedelta):
         return show_duration(value)
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
-        return show_size(value) if value >= 1 << 10 and value % (1 << 10) == 0 else str(value)
+        return show_size(value) if _SIZE in info.metadata and value % (1 << 10) == 0 else str(value)
     return str(value) if isinstance(value, str) and value else None

@@ -322,7 +322,7 @@ class App:
     def _seal(
         self, reply: Reply, size: int, sealer: ResponseSealer, recall: Recall, used: bytearray
     ) -> bytearray:
-        """Step 7: ``reply``, whose body has ``size`` bytes, as a sealed message, in the ``used`` buffer where
+        """``reply``, whose body has ``size`` bytes, as a sealed message, in the ``used`` buffer where
         that pays.
         """
         second, options = int(self._now().timestamp()), self._options
