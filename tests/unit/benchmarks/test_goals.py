@@ -65,6 +65,22 @@ def test_models_are_held_against_onnxruntime_alone() -> None:
     ]
 
 
+def test_what_seals_nothing_is_shown_beside() -> None:
+    cells = [
+        cell("cnn", 8, "session X25519", 9.0, in_process=ratios(1.06, 0.96)),
+        cell("cnn", 8, "minimal", 2.0, in_process=ratios(1.05, 0.97)),
+        cell("cnn", 1, "plain", 3.0, in_process=ratios(1.01, 0.99)),
+        cell("tiny", 8, "session X25519", 4.0),
+        cell("tiny", 8, "plain", 1.9),
+    ]
+    verdicts = list(judge_sealed({"cells": cells, "memory": []}))
+    assert [verdict.measured for verdict in verdicts] == [
+        "1.06 [1.06–1.06] (minimal 1.05)",
+        "0.96 [0.96–0.96] (minimal 0.97)",
+        "4.00 [4.00–4.00] (plain 1.90)",
+    ]
+
+
 @pytest.mark.parametrize(("payloads", "met"), [(2.5, True), (2.51, False)])
 def test_memory_is_held_against_the_payload(payloads: float, met: bool) -> None:
     memory = [{"variant": "session X-Wing", "payloads": payloads}, {"variant": "minimal", "payloads": 9.0}]
