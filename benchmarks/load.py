@@ -33,6 +33,10 @@ class LoadError(RuntimeError):
     """The server did not answer as a benchmark needs it to. No figure comes of such a run."""
 
 
+class BrokenOffError(LoadError):
+    """The server closed a connection before its answer was complete."""
+
+
 @dataclass(frozen=True, slots=True)
 class Timings:
     """What was seen while every connection was busy: without the first and the last requests of a window.
@@ -122,8 +126,9 @@ class Connection:
         except BlockingIOError:
             return False
         if received == 0:
-            state = "is longer than the one before" if self.filled == len(self.answer) else "broke off"
-            raise LoadError(f"answer {self.number} {state}, after {self.filled} bytes")
+            if self.filled == len(self.answer):
+                raise LoadError(f"answer {self.number} is longer than the one before: {self.filled} bytes")
+            raise BrokenOffError(f"answer {self.number} broke off after {self.filled} bytes")
         self.filled += received
         if not self.expected:
             self.expected = _whole_length(bytes(self.answer[: min(self.filled, _MAX_HEAD)]))

@@ -11,8 +11,9 @@ from benchmarks.calls import CallWindow, run_calls
 from benchmarks.figures import Cell, Results
 from benchmarks.generator import Outcome, Window, Worker, run_window
 from benchmarks.limit import exchange_seconds, run_in_process
+from benchmarks.load import BrokenOffError
 from benchmarks.servers import Server
-from benchmarks.variants import Variant
+from benchmarks.variants import PEERS, Variant
 from benchmarks.workloads import Workload
 
 _MAX_COUNT = 20_000
@@ -42,7 +43,10 @@ class Bench:
     def measure(
         self, view: str, concurrencies: Sequence[int], variants: Sequence[Variant], *, rounds: int
     ) -> None:
-        """Raises ``LoadError`` when a variant answers wrongly."""
+        """Raises ``LoadError`` when a variant answers wrongly, or one of ours cuts a connection.
+
+        Where a peer does so, its window is made once more.
+        """
         cells = [
             Cell(view, self.workload.name, concurrency, variant)
             for concurrency in concurrencies
@@ -79,6 +83,15 @@ class Bench:
         return max(min(max(int(rate * self.window), least), ceiling), cell.concurrency, 3)
 
     def _run(self, cell: Cell, count: int) -> Outcome:
+        try:
+            return self._run_once(cell, count)
+        except BrokenOffError as error:
+            say(f"{cell.variant}, {cell.workload}, c = {cell.concurrency}: {error}")
+            if cell.variant not in PEERS:
+                raise
+            return self._run_once(cell, count)
+
+    def _run_once(self, cell: Cell, count: int) -> Outcome:
         server = self.servers[cell.variant]
         if server is None:
             pids = (self.limit.pid,)
