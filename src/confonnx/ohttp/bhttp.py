@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import TypeAlias
 
 from confonnx.errors import BhttpError
-from confonnx.ohttp.reader import Buffer, Reader, encode_varint
+from confonnx.ohttp.reader import Buffer, Reader, encode_varint, only_zeros
 
 MEDIA_TYPE = "message/bhttp"
 """RFC 9292 §7."""
@@ -47,8 +47,6 @@ _VARINT_SIZES = ((0, 1), (1, 2), (2, 4), (3, 8))
 """The two bits with which an integer begins, and how many bytes it has (RFC 9000 §16)."""
 _KEPT_BEGINNING = 2048
 """Bytes of a beginning that a :class:`RequestParser` keeps, to know it again."""
-_KEPT_PADDING = 1 << 20
-"""Bytes of padding that are looked at in one piece."""
 _LARGE_CONTENT = 1 << 16
 """Bytes from which on a copy costs more than the search for a placement that spares it."""
 
@@ -206,7 +204,7 @@ class RequestParser:
         known = self._known.get(len(view))
         if known is not None:
             start, end = known.start, known.end
-            if bytes(view[:start]) == known.octets and bytes(view[end:]) == bytes(len(view) - end):
+            if bytes(view[:start]) == known.octets and only_zeros(view[end:]):
                 return known.head, view[start:end]
         return self._parse(view)
 
@@ -226,7 +224,7 @@ class RequestParser:
         return head, body
 
     def _keep(self, view: memoryview, beginning: _Beginning) -> None:
-        if beginning.start > _KEPT_BEGINNING or len(view) - beginning.end > _KEPT_PADDING:
+        if beginning.start > _KEPT_BEGINNING:
             return
         if len(self._known) >= self._sizes and len(view) not in self._known:
             del self._known[next(iter(self._known))]

@@ -46,11 +46,7 @@ class Reader:
 
     def only_zeros(self) -> bool:
         """Whether no byte but zero is left."""
-        for start in range(self._pos, self._end, len(_ZEROS)):
-            block = bytes(self._data[start : start + len(_ZEROS)])
-            if block != _ZEROS[: len(block)]:
-                return False
-        return True
+        return only_zeros(self._data[self._pos :])
 
     def u8(self, what: str) -> int:
         """One byte."""
@@ -86,6 +82,15 @@ class Reader:
             raise self._error(f"{what} is truncated: needs {size} bytes, {self._end - start} are left")
         self._pos = end
         return str(self._data[start:end], "latin-1")
+
+
+def only_zeros(view: memoryview) -> bool:
+    """Whether ``view`` has no byte but zero."""
+    for start in range(0, len(view), len(_ZEROS)):
+        block = bytes(view[start : start + len(_ZEROS)])
+        if block != _ZEROS[: len(block)]:
+            return False
+    return True
 
 
 def encode_varint(value: int) -> bytes:
