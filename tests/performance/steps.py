@@ -89,7 +89,8 @@ class Peer:
 
     def __init__(self, gateway: Gateway) -> None:
         self.answer = b""
-        self._connection = Connection(HttpServer(gateway.app, HttpLimits()))
+        self._server = HttpServer(gateway.app, HttpLimits())
+        self._connection = Connection(self._server)
         self._connection.connection_made(cast(asyncio.Transport, self))
 
     def post(self, data: bytes) -> None:
@@ -97,6 +98,7 @@ class Peer:
         self.answer = b""
         self._connection.get_buffer(len(data))[: len(data)] = data
         self._connection.buffer_updated(len(data))
+        self._server.cohort.turn()
 
     def write(self, data: bytes) -> None:
         """The connection answers."""

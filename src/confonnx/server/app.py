@@ -62,6 +62,7 @@ from confonnx.ohttp.session import (
 )
 from confonnx.server.attestation import Attestation
 from confonnx.server.auth import Authenticator
+from confonnx.server.cohort import end_of_stage
 from confonnx.server.http_stream import Exchange
 from confonnx.server.logs import EvidenceFailed, InternalError, Log, RequestAnswered, RequestRefused
 from confonnx.server.messages import (
@@ -188,6 +189,7 @@ class App:
             self._log.emit(
                 kind(request_id=request_id, route=route, status=response.status, milliseconds=milliseconds)
             )
+        await end_of_stage()
         if request_id is None:
             return response
         return HttpResponse(response.status, {**response.fields, "x-request-id": request_id}, response.body)
@@ -252,6 +254,7 @@ class App:
             try:
                 opened, recall = await self._open(media_type, request.body)
                 times.opened()
+                await end_of_stage()
                 reply = await self._reply(opened, recall)
             except UnknownKeyError:
                 metrics.count_unopened(Unopened.UNKNOWN_KEY)
@@ -265,6 +268,7 @@ class App:
             times.answered(reply.model, reply.version, reply.outcome)
             sealer = opened.sealer
             del opened  # the last view of the request, whose buffer a large answer takes over
+            await end_of_stage()
             size = sum(map(len, reply.body))
             if size < _LARGE:
                 message = self._seal(reply, size, sealer, recall, request.body)

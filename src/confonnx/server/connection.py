@@ -12,14 +12,14 @@ document: what a client sent never comes back in one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from functools import cache, partial
+from functools import cache
 from http import HTTPStatus
-from types import coroutine
 from typing import Protocol, cast
 
+from .cohort import Cohort, Work
 from .head import Head, HeadLimits, Rejection, RequestParser
 from .http_stream import Budget, StreamedExchange, StreamHandler, StreamTimes
 from .messages import Handler, HttpRequest, HttpResponse, problem
@@ -71,6 +71,7 @@ class Server(Protocol):
     """What a connection needs of its server. ``buffered`` bytes are held by all connections together."""
 
     handler: Handler
+    cohort: Cohort
     streams: StreamHandler | None
     limits: HttpLimits
     draining: bool
@@ -110,6 +111,8 @@ class Connection(asyncio.BufferedProtocol):
         self._exchange: StreamedExchange | None = None
         self._received = 0
         self._reserved = 0
+        self._method = ""
+        self._work: Work | None = None
         self._task: asyncio.Task[None] | None = None
         self._close_after = False
         self._half_closed = False
@@ -131,6 +134,8 @@ class Connection(asyncio.BufferedProtocol):
         self._state = _State.CLOSED
         self._server.forget(self)
         self._release()
+        if self._work is not None:
+            self._work.cancel()
         if self._task is not None:
             self._task.cancel()
 
@@ -310,36 +315,18 @@ class Connection(asyncio.BufferedProtocol):
         self._state = _State.BUSY
         self._parser = self._head = None
         self._body = bytearray()
-        self._answer(HttpRequest(head.method, head.target, head.fields, body))
+        self._method = head.method
+        request = HttpRequest(head.method, head.target, head.fields, body)
+        self._work = Work(self._server.handler.handle(request), self._answered, size=len(body))
+        self._server.cohort.add(self._work)
 
-    def _answer(self, request: HttpRequest) -> None:
-        """Let the handler answer and send what it says. A handler that breaks its promise costs the
-        connection.
-
-        Most answers need no waiting, and then no task either: those cost more than a small inference.
-        """
-        work = self._server.handler.handle(request)
-        try:
-            waits_for = work.send(None)
-        except StopIteration as finished:
-            self._respond(finished.value, request.method)
-        except BaseException:
+    def _answered(self, response: HttpResponse | None) -> None:
+        """The handler is done. One that breaks its promise, and raises, costs the connection."""
+        self._work = None
+        if response is None:
             self._transport.abort()
-            raise
-        else:
-            rest = _resumed(work, waits_for)
-            self._task = asyncio.get_running_loop().create_task(self._answer_later(rest, request.method))
-
-    async def _answer_later(self, rest: Awaitable[HttpResponse], method: str) -> None:
-        response: HttpResponse | None = None
-        try:
-            response = await rest
-        finally:
-            self._task = None
-            if response is None:
-                self._transport.abort()
-        if self._state is _State.BUSY:
-            self._respond(response, method)
+        elif self._state is _State.BUSY:
+            self._respond(response, self._method)
 
     def _wants_stream(self, head: Head) -> bool:
         media_type = head.fields.get("content-type", "").partition(";")[0].strip().lower()
@@ -451,12 +438,8 @@ class Connection(asyncio.BufferedProtocol):
         if not self._reading:
             self._reading = True
             self._transport.resume_reading()
-        if self._pipelined:  # later, so that a hundred requests in one read do not call each other
-            asyncio.get_running_loop().call_soon(self._take_pipelined)
-
-    def _take_pipelined(self) -> None:
-        data, self._pipelined = self._pipelined, b""
-        if self._state is _State.HEAD:
+        if self._pipelined:
+            data, self._pipelined = self._pipelined, b""
             self._take_head(data)
 
     def _linger(self) -> None:
@@ -473,28 +456,6 @@ class Connection(asyncio.BufferedProtocol):
 
     def _too_slow(self, elapsed: float, moved: int) -> bool:
         return moved < (elapsed - self._limits.transfer_grace) * self._limits.min_rate
-
-
-@coroutine
-def _resumed(
-    work: Coroutine[object, None, HttpResponse], waits_for: object
-) -> Generator[object, None, HttpResponse]:
-    """What ``work`` returns, which was begun outside any task and yielded ``waits_for``: the rest of it in
-    the task that awaits this. What was waited for is let go at once, for it may be all that holds a request.
-    """
-    while True:
-        try:
-            yield waits_for
-        except BaseException as error:  # noqa: BLE001  whatever it is, it is for ``work``
-            step: Callable[[], object] = partial(work.throw, error)
-        else:
-            step = partial(work.send, None)
-        waits_for = None
-        try:
-            waits_for = step()
-        except StopIteration as finished:
-            response: HttpResponse = finished.value
-            return response
 
 
 @cache  # one for each member of HTTPStatus at most

@@ -11,6 +11,7 @@ from time import time
 
 from confonnx.errors import ConfigurationError
 
+from .cohort import Cohort
 from .connection import Connection, HttpLimits
 from .http_stream import READ_BUFFER, StreamHandler
 from .messages import Handler
@@ -31,6 +32,7 @@ class HttpServer:
         ones included; ``ended`` is called at the end of each.
         """
         self.handler = handler
+        self.cohort = Cohort()
         self.streams = streams
         self.limits = limits
         self._ended = ended

@@ -63,7 +63,7 @@ class Handler(Protocol):
         """Answer one request. Raises nothing but ``asyncio.CancelledError``.
 
         What comes before its first wait runs in no task, so nothing there may need one, as
-        ``asyncio.timeout`` does.
+        ``asyncio.timeout`` does; and ``asyncio.sleep(0)`` is no wait, but the end of a stage (``cohort``).
         """
 
 
