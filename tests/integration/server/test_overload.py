@@ -110,8 +110,8 @@ def test_at_twice_its_capacity_every_request_is_answered_or_told_when_to_come_ba
         measured = metrics(server)
         name = "confonnx_inference_duration_seconds"
         run = measured[f"{name}_sum", frozenset()] / measured[f"{name}_count", frozenset()]
-        callers = stack.enter_context(ThreadPoolExecutor(64))
         number = max(100, int(4 * wait / run))  # long enough for the queue to be full most of the time
+        callers = stack.enter_context(ThreadPoolExecutor(number))  # fewer might never fill it
         began = time.monotonic()
         answers = []
         for index in range(number):
