@@ -227,9 +227,22 @@ class _OneShot:
 
 
 class ResponseSealer(_OneShot):
-    """Seals the one response to a request. Mutable state: whether it did."""
+    """Seals the one response to a request. Mutable state: whether it did, and whether it is prepared."""
 
-    __slots__ = ()
+    __slots__ = ("_prepared",)
+
+    def __init__(self, aead: Aead, secret: bytes, salt: bytes, *, key_id: int) -> None:
+        """``secret`` is an export of the request; ``salt`` (``enc``) goes before the response nonce."""
+        super().__init__(aead, secret, salt, key_id=key_id)
+        self._prepared: list[tuple[bytes, Cipher, bytes]] | None = None
+
+    def prepare(self) -> None:
+        """Choose the response nonce and derive the key before there is a response (RFC 9458 §4.4 steps 1 to
+        5), so that sealing it takes less time.
+
+        Raises ``RuntimeError`` the second time, and after :meth:`seal`.
+        """
+        self._prepared = [self._derive(None)]
 
     def seal(
         self,
@@ -242,14 +255,13 @@ class ResponseSealer(_OneShot):
         """Seal the concatenation of ``parts``, a Binary HTTP response (RFC 9458 §4.4).
 
         ``into`` as in :func:`confonnx.ohttp.aead.seal_parts`. ``randomness`` is the response nonce of a test
-        vector, else ``ValueError`` for its length. Raises :class:`confonnx.errors.TooLargeError`, and
-        ``RuntimeError`` the second time.
+        vector, for one that is not prepared, else ``ValueError`` for its length. Raises
+        :class:`confonnx.errors.TooLargeError`, and ``RuntimeError`` the second time.
         """
-        size = response_nonce_size(self._aead)
-        response_nonce = secrets.token_bytes(size) if randomness is None else randomness
-        if len(response_nonce) != size:
-            raise ValueError(f"the response nonce has {size} bytes, not {len(response_nonce)}")
-        cipher, nonce = self._key(response_nonce)
+        if self._prepared and randomness is None:
+            response_nonce, cipher, nonce = self._prepared.pop()  # one step: no two can have it
+        else:
+            response_nonce, cipher, nonce = self._derive(randomness)
         return seal_parts(
             cipher,
             nonce,
@@ -259,6 +271,14 @@ class ResponseSealer(_OneShot):
             pad_to=padded_size(parts) if pad else None,
             into=into,
         )
+
+    def _derive(self, randomness: bytes | None) -> tuple[bytes, Cipher, bytes]:
+        """The response nonce, and the AEAD with its nonce."""
+        size = response_nonce_size(self._aead)
+        response_nonce = secrets.token_bytes(size) if randomness is None else randomness
+        if len(response_nonce) != size:
+            raise ValueError(f"the response nonce has {size} bytes, not {len(response_nonce)}")
+        return response_nonce, *self._key(response_nonce)
 
 
 class ResponseOpener(_OneShot):

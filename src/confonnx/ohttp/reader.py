@@ -86,6 +86,8 @@ class Reader:
 
 def only_zeros(view: memoryview) -> bool:
     """Whether ``view`` has no byte but zero."""
+    if len(view) <= len(_ZEROS):  # the padding of most messages
+        return bytes(view) == _ZEROS[: len(view)]
     for start in range(0, len(view), len(_ZEROS)):
         block = bytes(view[start : start + len(_ZEROS)])
         if block != _ZEROS[: len(block)]:

@@ -101,13 +101,17 @@ class SessionRequest:
 
 
 class ReceiverSession:
-    """The gateway's side of one session: immutable, but for its ``window``, which its owner marks.
+    """The gateway's side of one session. Mutable: its ``window``, which its owner marks, and what was
+    prepared.
 
     ``name`` is ``hdr ‖ enc``; ``public_key`` tells which key it was made with. It opens requests without the
     private key, so whoever erases that must drop the sessions too.
     """
 
-    __slots__ = ("_aead", "_context", "_digest", "_enc", "_secret", "_start", "name", "public_key", "window")
+    __slots__ = (
+        *("_aead", "_context", "_digest", "_enc", "_next", "_prepared", "_secret", "_start"),
+        *("name", "public_key", "window"),
+    )
 
     def __init__(self, private_key: PrivateKey, prefix: Prefix) -> None:
         """Raises :class:`EncapsulationError` where ``enc`` has no shared secret."""
@@ -120,6 +124,8 @@ class ReceiverSession:
         self.public_key = private_key.public_key
         self._digest = hashlib.sha256(self.name).digest()[:IDENTITY_SIZE]
         self.window = ReplayWindow()
+        self._next = 0  # the number that follows the last request's
+        self._prepared: dict[int, ResponseSealer] = {}  # at most one
 
     @property
     def key_id(self) -> int:
@@ -139,8 +145,20 @@ class ReceiverSession:
         if seq >= MAX_REQUESTS:
             raise EncapsulationError(OPEN_FAILED)
         plaintext = self._context.open_at(seq, view[start:])
-        sealer = ResponseSealer(self._aead, self._secret, self._enc + number, key_id=self.key_id)
+        self._next = seq + 1
+        sealer = self._prepared.pop(seq, None) or self._sealer(number)  # taken out: no two requests have it
         return SessionRequest(plaintext, seq, self._digest + number, sealer)
+
+    def prepare(self) -> None:
+        """Make ready to seal the answer to the request that will likely come next, while there is time."""
+        following = self._next
+        if following < MAX_REQUESTS and following not in self._prepared:
+            sealer = self._sealer(following.to_bytes(SEQ_SIZE, "big"))
+            sealer.prepare()
+            self._prepared = {following: sealer}
+
+    def _sealer(self, number: bytes) -> ResponseSealer:
+        return ResponseSealer(self._aead, self._secret, self._enc + number, key_id=self.key_id)
 
     def __repr__(self) -> str:
         return f"ReceiverSession(key_id={self.key_id})"

@@ -22,12 +22,13 @@ import re
 import secrets
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import formatdate
 from functools import lru_cache
 from pathlib import PurePath
+from types import MappingProxyType
 from typing import TypeAlias
 
 from confonnx.attestation import base64url, bundle
@@ -80,15 +81,16 @@ from confonnx.server.metrics import Metrics, Outcome, Unopened
 from confonnx.server.recall import Recall
 from confonnx.server.replay import DateRefusedError, ReplayCache, SeenBeforeError
 from confonnx.server.routes import Reply, Routes, error_reply, plain_error
-from confonnx.server.sessions import MAX_SESSIONS, SessionCache
+from confonnx.server.sessions import MAX_SESSIONS, LiveSession, SessionCache
 from confonnx.server.streams import StreamGateway, StreamOptions
 
 Opened: TypeAlias = OpenedRequest | SessionRequest
 
-RESPONSE_TYPES = {
-    REQUEST_MEDIA_TYPE: RESPONSE_MEDIA_TYPE,
-    SESSION_REQUEST_MEDIA_TYPE: SESSION_RESPONSE_MEDIA_TYPE,
+_ANSWER_FIELDS: Mapping[str, Mapping[str, str]] = {
+    REQUEST_MEDIA_TYPE: MappingProxyType({"content-type": RESPONSE_MEDIA_TYPE}),
+    SESSION_REQUEST_MEDIA_TYPE: MappingProxyType({"content-type": SESSION_RESPONSE_MEDIA_TYPE}),
 }
+"""The outer fields of a sealed answer, by the media type of the request."""
 GATEWAYS = ("/ohttp", "/.well-known/ohttp-gateway")  # the latter: RFC 9540
 
 _LARGE = 2 << 20
@@ -140,6 +142,7 @@ class App:
         self._options = options
         self._paths = _paths(options.url_prefix)
         self._sessions = SessionCache(ring, capacity=options.max_sessions)
+        self._heard: list[LiveSession] = []  # in this turn of the event loop
         self._streams = StreamGateway(
             keys=ring,
             authenticator=authenticator,
@@ -245,9 +248,9 @@ class App:
 
     async def _sealed(self, request: HttpRequest) -> HttpResponse:
         media_type = request.fields.get("content-type", "")
-        if media_type not in RESPONSE_TYPES:  # written in another way, or another type
+        if media_type not in _ANSWER_FIELDS:  # written in another way, or another type
             media_type = media_type.partition(";")[0].strip().lower()
-        if media_type not in RESPONSE_TYPES:
+        if media_type not in _ANSWER_FIELDS:
             return problem(415)
         metrics = self._metrics
         with metrics.sealed_request() as times:
@@ -275,7 +278,7 @@ class App:
             else:
                 nothing = Recall(sizes=0)  # a memory is for one thread
                 message = await asyncio.to_thread(self._seal, reply, size, sealer, nothing, request.body)
-        return HttpResponse(200, {"content-type": RESPONSE_TYPES[media_type]}, (message,))
+        return HttpResponse(200, _ANSWER_FIELDS[media_type], (message,))
 
     async def _open(self, media_type: str, message: bytearray) -> tuple[Opened, Recall]:
         """Step 2, and what a session's own window knows of step 3.
@@ -292,7 +295,21 @@ class App:
         else:
             opened = await asyncio.to_thread(session.receiver.open, message)
         self._sessions.admit(session, opened)
+        self._prepare_later(session)
         return opened, session.recall
+
+    def _prepare_later(self, session: LiveSession) -> None:
+        """Let ``session`` make ready for its next request once this turn of the event loop is over, unless
+        others were heard in it: then there is no time to spare.
+        """
+        if not self._heard:
+            asyncio.get_running_loop().call_soon(self._prepare)
+        self._heard.append(session)
+
+    def _prepare(self) -> None:
+        heard, self._heard = self._heard, []
+        if len(heard) == 1:
+            heard[0].receiver.prepare()
 
     async def _reply(self, opened: Opened, recall: Recall) -> Reply:
         """Steps 3 to 6. Raises SeenBeforeError for a replay; every other failure is a reply."""

@@ -54,8 +54,11 @@ class Cohort:
         going, self._arrived = self._arrived[:_LARGEST], self._arrived[_LARGEST:]
         if self._arrived:
             asyncio.get_running_loop().call_soon(self.turn)
-        while going:
+        while len(going) > 1:
             going = [work for work in going if work.advance()]
+        for work in going:
+            while work.advance():
+                pass
 
 
 class Work:

@@ -15,7 +15,6 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from functools import cache
 from http import HTTPStatus
 from typing import Protocol, cast
 
@@ -107,6 +106,7 @@ class Connection(asyncio.BufferedProtocol):
         self._parser: RequestParser | None = None
         self._head: Head | None = None
         self._kept: tuple[bytes, Head] | None = None
+        self._sent: tuple[tuple[object, ...], bytes] = ((), b"")  # the last answer's head, and what made it
         self._body = bytearray()
         self._exchange: StreamedExchange | None = None
         self._received = 0
@@ -410,17 +410,26 @@ class Connection(asyncio.BufferedProtocol):
 
     def _write(self, response: HttpResponse, *, method: str, close: bool) -> None:
         length = sum(map(len, response.body))
-        fields = "".join([f"{name}: {value}\r\n" for name, value in response.fields.items()])
-        head = (
-            f"{_status_line(response.status)}{fields}content-length: {length}\r\n"
-            f"date: {self._server.date()}\r\n{_CLOSE if close else _KEEP}"
-        ).encode("latin-1")
+        head = self._head_of(response, length, close=close)
         parts = (head, *(() if method == "HEAD" else response.body))
         self._written = len(head) + (0 if method == "HEAD" else length)
         if length <= _JOINED_WRITE:
             self._transport.write(b"".join(parts))
         else:
             self._transport.writelines(parts)
+
+    def _head_of(self, response: HttpResponse, length: int, *, close: bool) -> bytes:
+        """The head of an answer; the last one's, where it is the same."""
+        key = (response.status, response.fields, length, close, self._server.date())
+        if key != self._sent[0]:
+            status, fields, _, _, date = key
+            lines = "".join([f"{name}: {value}\r\n" for name, value in fields.items()])
+            head = (
+                f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n{lines}content-length: {length}\r\n"
+                f"date: {date}\r\n{_CLOSE if close else _KEEP}"
+            )
+            self._sent = key, head.encode("latin-1")
+        return self._sent[1]
 
     def _finish(self) -> None:
         """The response is out, or in the last buffer: go on to the next request, or end the connection."""
@@ -456,8 +465,3 @@ class Connection(asyncio.BufferedProtocol):
 
     def _too_slow(self, elapsed: float, moved: int) -> bool:
         return moved < (elapsed - self._limits.transfer_grace) * self._limits.min_rate
-
-
-@cache  # one for each member of HTTPStatus at most
-def _status_line(status: int) -> str:
-    return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n"

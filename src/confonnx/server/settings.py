@@ -220,7 +220,7 @@ class Settings(BaseSettings):
     )
     max_sessions: int = _option(
         MAX_SESSIONS,
-        "Clients' sessions kept open, 10 to 25 KiB each; one more evicts the oldest, which then costs a key "
+        "Clients' sessions kept open, 14 to 30 KiB each; one more evicts the oldest, which then costs a key "
         "exchange again.",
         "Limits",
     )

@@ -144,6 +144,21 @@ def test_response_objects_are_one_shot() -> None:
         opener.open(response)
 
 
+def test_a_prepared_sealer_is_one_shot_too() -> None:
+    keys, message, opener = sealed(Kem.X25519)
+    sealer = open_request(keys, message).sealer
+    sealer.prepare()
+    with pytest.raises(RuntimeError, match="used already"):
+        sealer.prepare()
+    with pytest.raises(RuntimeError, match="used already"):
+        sealer.seal([b"response"], randomness=bytes(16))  # its response nonce was chosen
+    response = bytes(sealer.seal([b"response"]))
+    for again in (sealer.prepare, lambda: sealer.seal([b"response"])):
+        with pytest.raises(RuntimeError, match="used already"):
+            again()
+    assert bytes(opener.open(response)).rstrip(b"\0") == b"response"
+
+
 def test_opener_is_used_up_by_a_failure() -> None:
     _, _, opener = sealed(Kem.X25519)
     with pytest.raises(EncapsulationError):

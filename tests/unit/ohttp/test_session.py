@@ -10,9 +10,10 @@ from itertools import count
 import pytest
 
 from confonnx.errors import EncapsulationError, KeyConfigError, UnknownKeyError
+from confonnx.ohttp import encapsulation
 from confonnx.ohttp.aead import OPEN_FAILED
 from confonnx.ohttp.encapsulation import ResponseOpener, open_request, read_prefix
-from confonnx.ohttp.hkdf import expand, extract
+from confonnx.ohttp.hkdf import expand, extract, key_and_nonce
 from confonnx.ohttp.hpke import Aead, Kdf, Kem, PrivateKey, Suite, setup_receiver
 from confonnx.ohttp.key_config import KeyConfig
 from confonnx.ohttp.padding import padme
@@ -61,6 +62,61 @@ def test_many_requests_and_their_responses(kem: Kem, aead: Aead) -> None:
         assert request.seq == number
         assert bytes(opener.open(request.sealer.seal([b"answer"]))).rstrip(b"\0") == b"answer"
     assert bytes(session.open(first).plaintext).rstrip(b"\0") == b"first"  # in any order
+
+
+@pytest.fixture
+def derived(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The salts of which keys for answers were derived, as they are."""
+    salts: list[bytes] = []
+
+    def noted(salt: bytes, secret: bytes, key_size: int) -> tuple[bytes, bytes]:
+        salts.append(salt)
+        return key_and_nonce(salt, secret, key_size)
+
+    monkeypatch.setattr(encapsulation, "key_and_nonce", noted)
+    return salts
+
+
+def test_the_key_of_the_next_answer_may_be_made_before_its_request(derived: list[bytes]) -> None:
+    gateway = SingleKey.derived(Kem.X25519)
+    sender = SenderSession(gateway.config())
+    first, _ = sealed(sender)
+    session = receiver(gateway, first)
+    session.open(first)
+    session.prepare()
+    session.prepare()
+    assert len(derived) == 1
+    message, opener = sealed(sender)
+    answer = session.open(message).sealer.seal([b"answer"], pad=False)
+    assert len(derived) == 1
+    assert bytes(opener.open(answer)) == b"answer"
+
+
+def test_no_two_requests_get_what_was_prepared(derived: list[bytes]) -> None:
+    gateway = SingleKey.derived(Kem.X25519)
+    sender = SenderSession(gateway.config())
+    messages = [sealed(sender) for _ in range(4)]
+    session = receiver(gateway, messages[0][0])
+    session.open(bytes(messages[0][0]))
+    session.prepare()  # for the second, which is overtaken
+    answers = []
+    for number in (2, 1, 1, 3):  # and comes twice, at which its owner would look
+        request = session.open(bytes(messages[number][0]))
+        answers.append(request.sealer.seal([b"answer"], pad=False))
+    assert len(set(derived)) == len(derived) == 4
+    assert len({bytes(answer[:16]) for answer in answers}) == 4
+    assert bytes(messages[1][1].open(answers[1])) == b"answer"
+
+
+def test_nothing_is_prepared_for_a_number_that_no_request_has(derived: list[bytes]) -> None:
+    gateway = SingleKey.derived(Kem.X25519)
+    sender = SenderSession(gateway.config())
+    jump(sender, MAX_REQUESTS - 1)
+    last, _ = sealed(sender)
+    session = receiver(gateway, last)
+    session.open(last)
+    session.prepare()
+    assert derived == []
 
 
 def test_every_byte_follows_from_the_specification() -> None:

@@ -13,9 +13,15 @@ from confonnx.ohttp import bhttp
 from confonnx.ohttp.encapsulation import ResponseOpener
 from confonnx.ohttp.hpke import Kem, PrivateKey
 from confonnx.ohttp.key_config import KeyConfig
-from confonnx.ohttp.session import SESSION_REQUEST_MEDIA_TYPE, SESSION_RESPONSE_MEDIA_TYPE, SenderSession
+from confonnx.ohttp.session import (
+    SESSION_REQUEST_MEDIA_TYPE,
+    SESSION_RESPONSE_MEDIA_TYPE,
+    ReceiverSession,
+    SenderSession,
+)
 from confonnx.server.app import AppOptions
-from confonnx.server.messages import HttpResponse
+from confonnx.server.cohort import Cohort, Work
+from confonnx.server.messages import HttpRequest, HttpResponse
 from confonnx.server.replay import SeenBeforeError
 from confonnx.server.sessions import MAX_SESSIONS, SessionCache
 from tests.unit.server.harness import START, WINDOW, GatedSession, Gateway, gated_model, run
@@ -207,6 +213,41 @@ def test_many_requests_of_one_session() -> None:
         assert len(server.app._sessions) == 1
         message, _ = talk.seal()
         assert server.app._sessions.find(message) is server.app._sessions.find(message)
+
+    run(scenario)
+
+
+def test_a_session_that_is_heard_alone_makes_ready_for_its_next_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    happened: list[object] = []
+    monkeypatch.setattr(ReceiverSession, "prepare", lambda session: happened.append(session.name))
+
+    async def scenario() -> None:
+        server = gateway()
+        cohort = Cohort()
+
+        async def arrive(*talks: Talk) -> None:
+            happened.clear()
+            for talk in talks:
+                message, _ = talk.seal()
+                fields = {"content-type": SESSION_REQUEST_MEDIA_TYPE}
+                request = HttpRequest("POST", "/ohttp", fields, bytearray(message))
+                answer = server.app.handle(request)
+                cohort.add(Work(answer, lambda answer: happened.append(answer and answer.status), size=1))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+
+        one, other = Talk(server), Talk(server)
+        await arrive(one)
+        assert happened[0] == 200  # the answer comes first
+        assert len(happened) == 2
+        names = set(happened[1:])
+        await arrive(one, other)
+        assert happened == [200, 200]  # there was no time to spare
+        await arrive(other)
+        assert len(happened) == 2
+        assert len(names | set(happened[1:])) == 2
 
     run(scenario)
 
