@@ -14,6 +14,7 @@ HASH_SIZE = 32
 _BLOCK_SIZE = 64  # of SHA-256, FIPS 180-4
 _INNER_PAD = bytes(byte ^ 0x36 for byte in range(256))
 _OUTER_PAD = bytes(byte ^ 0x5C for byte in range(256))
+_KEY_PADDING = bytes(_BLOCK_SIZE - HASH_SIZE)
 _MAX_EXPAND = 255 * HASH_SIZE  # RFC 5869 §2.3
 _VERSION_LABEL = b"HPKE-v1"  # RFC 9180 §4
 
@@ -40,7 +41,8 @@ def key_and_nonce(salt: bytes, secret: bytes, key_size: int) -> tuple[bytes, byt
     """RFC 9458 §4.4 steps 3 to 5: ``expand(extract(salt, secret), "key")`` of at most 32 bytes, and
     ``"nonce"`` of 12. Every answer needs them, so the pads of the pseudorandom key are made once.
     """
-    inner, outer = _pads(_hmac(salt, secret))
+    block = _hmac(salt, secret) + _KEY_PADDING
+    inner, outer = block.translate(_INNER_PAD), block.translate(_OUTER_PAD)
     key = sha256(outer + sha256(inner + b"key\x01").digest()).digest()
     nonce = sha256(outer + sha256(inner + b"nonce\x01").digest()).digest()
     return key[:key_size], nonce[:12]

@@ -11,11 +11,10 @@ def padme(length: int) -> int:
     Leakage from Encrypted Files and Communication with PURBs", PoPETs 2019, §4.3). Raises ``ValueError``
     below zero.
     """
-    if length < 0:
-        raise ValueError(f"a length is not negative, but this one is {length}")
     if length < 2:
+        if length < 0:
+            raise ValueError(f"a length is not negative, but this one is {length}")
         return length
     exponent = length.bit_length() - 1
-    mantissa_bits = exponent.bit_length()
-    mask = (1 << (exponent - mantissa_bits)) - 1
-    return (length + mask) & ~mask
+    dropped_bits = exponent - exponent.bit_length()  # the mantissa has as many bits as the exponent
+    return -(-length >> dropped_bits) << dropped_bits

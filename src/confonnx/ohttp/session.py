@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from confonnx.errors import EncapsulationError
 from confonnx.ohttp.aead import OPEN_FAILED, Aead
@@ -88,16 +89,18 @@ class SenderSession:
         return f"SenderSession(key_id={self.key_id})"
 
 
-@dataclass(frozen=True, slots=True)
-class SessionRequest:
+class SessionRequest(msgspec.Struct, frozen=True):
     """A request that was opened, and what seals its response."""
 
-    plaintext: memoryview = field(repr=False)
+    plaintext: memoryview
     """The Binary HTTP request with its padding; a view of the message where that was writable."""
     seq: int
-    identity: bytes = field(repr=False)
+    identity: bytes
     """The beginning of ``SHA-256(hdr ‖ enc)``, and ``seq``: the same for a replay, and for nothing else."""
     sealer: ResponseSealer
+
+    def __repr__(self) -> str:
+        return f"SessionRequest(seq={self.seq}, sealer={self.sealer})"
 
 
 class ReceiverSession:

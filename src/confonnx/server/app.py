@@ -98,6 +98,8 @@ _LARGE = 2 << 20
 MiB take a third of a millisecond; to hand them over takes as long where the caches are cold."""
 _SEAL_OVERHEAD = 64
 """Bytes that sealing adds at most: nonce (32) and tag (16) of RFC 9458 §4.4."""
+_HEAD_BYTES = 1024
+"""More than sealing and all but the body of an answer add to it; padding adds an eighth at most."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -255,7 +257,10 @@ class App:
         metrics = self._metrics
         with metrics.sealed_request() as times:
             try:
-                opened, recall = await self._open(media_type, request.body)
+                if len(request.body) < _LARGE:
+                    opened, recall = self._open(media_type, request.body)
+                else:
+                    opened, recall = await self._open_in_thread(media_type, request.body)
                 times.opened()
                 await end_of_stage()
                 reply = await self._reply(opened, recall)
@@ -280,31 +285,34 @@ class App:
                 message = await asyncio.to_thread(self._seal, reply, size, sealer, nothing, request.body)
         return HttpResponse(200, _ANSWER_FIELDS[media_type], (message,))
 
-    async def _open(self, media_type: str, message: bytearray) -> tuple[Opened, Recall]:
+    def _open(self, media_type: str, message: bytearray) -> tuple[Opened, Recall]:
         """Step 2, and what a session's own window knows of step 3.
 
         Raises UnknownKeyError, EncapsulationError and SeenBeforeError.
         """
         if media_type == REQUEST_MEDIA_TYPE:
-            if len(message) < _LARGE:
-                return open_request(self._ring, message), Recall(sizes=0)
+            return open_request(self._ring, message), Recall(sizes=0)
+        session = self._sessions.find(message)
+        return self._admitted(session, session.receiver.open(message))
+
+    async def _open_in_thread(self, media_type: str, message: bytearray) -> tuple[Opened, Recall]:
+        """As :meth:`_open`, for what takes long to open."""
+        if media_type == REQUEST_MEDIA_TYPE:
             return await asyncio.to_thread(open_request, self._ring, message), Recall(sizes=0)
         session = self._sessions.find(message)
-        if len(message) < _LARGE:
-            opened = session.receiver.open(message)
-        else:
-            opened = await asyncio.to_thread(session.receiver.open, message)
-        self._sessions.admit(session, opened)
-        self._prepare_later(session)
-        return opened, session.recall
+        return self._admitted(session, await asyncio.to_thread(session.receiver.open, message))
 
-    def _prepare_later(self, session: LiveSession) -> None:
-        """Let ``session`` make ready for its next request once this turn of the event loop is over, unless
-        others were heard in it: then there is no time to spare.
+    def _admitted(self, session: LiveSession, request: SessionRequest) -> tuple[Opened, Recall]:
+        """``request``, which ``session`` opened. Raises SeenBeforeError.
+
+        Once this turn of the event loop is over, the session makes ready for its next request, unless others
+        were heard too: then there is no time to spare.
         """
+        self._sessions.admit(session, request)
         if not self._heard:
             asyncio.get_running_loop().call_soon(self._prepare)
         self._heard.append(session)
+        return request, session.recall
 
     def _prepare(self) -> None:
         heard, self._heard = self._heard, []
@@ -348,10 +356,9 @@ class App:
         """
         second, options = int(self._now().timestamp()), self._options
         parts = _encode(reply, size, second, recall)
-        if _sealed_size(parts, options) > options.max_response_bytes:
-            error = TooLargeError(
-                f"the answer is over the server's limit of {options.max_response_bytes} bytes"
-            )
+        limit = options.max_response_bytes
+        if 2 * (size + _HEAD_BYTES) > limit and _sealed_size(parts, options) > limit:
+            error = TooLargeError(f"the answer is over the server's limit of {limit} bytes")
             refusal = error_reply(error)
             parts = _encode(refusal, len(refusal.body[0]), second, Recall(sizes=0))
         return sealer.seal(parts, pad=options.pad, into=used)
@@ -396,11 +403,9 @@ def _nonce(query: str) -> bytes | None:
 
 
 def _sealed_size(parts: Sequence[Buffer], options: AppOptions) -> int:
-    """Bytes of the sealed message; of one that is far from the limit, without its padding."""
-    size = sum(map(len, parts)) + _SEAL_OVERHEAD
-    if not options.pad or 2 * size <= options.max_response_bytes:
-        return size
-    return padme(size - _SEAL_OVERHEAD) + _SEAL_OVERHEAD
+    """Bytes of the sealed message."""
+    size = sum(map(len, parts))
+    return (padme(size) if options.pad else size) + _SEAL_OVERHEAD
 
 
 def _encode(reply: Reply, size: int, second: int, recall: Recall) -> Sequence[Buffer]:

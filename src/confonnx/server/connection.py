@@ -145,7 +145,9 @@ class Connection(asyncio.BufferedProtocol):
         return memoryview(self._read_buffer)
 
     def buffer_updated(self, nbytes: int) -> None:
-        if self._state is _State.BODY:
+        if self._state is _State.HEAD:
+            self._take_head(bytes(memoryview(self._read_buffer)[:nbytes]))
+        elif self._state is _State.BODY:
             self._received += nbytes
             if self._received == len(self._body):
                 self._dispatch()
@@ -203,7 +205,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def close_if_idle(self) -> None:
         """While draining: end a connection that is not in the middle of a request."""
-        if self._state is _State.HEAD and self._parser is None and not self._pipelined:
+        if self._state is _State.HEAD and self._parser is None:
             self._transport.close()
         elif self._state is _State.STREAM and self._exchange is not None:
             self._exchange.drain()
@@ -215,12 +217,10 @@ class Connection(asyncio.BufferedProtocol):
     # Receiving.
 
     def _take(self, data: bytes) -> None:
-        if self._state is _State.HEAD and not self._pipelined:
-            self._take_head(data)
-        elif self._state is _State.CHUNKED:
+        if self._state is _State.CHUNKED:
             self._received += len(data)
             self._take_chunked(data)
-        elif self._state in (_State.HEAD, _State.BUSY, _State.WRITING):
+        elif self._state in (_State.BUSY, _State.WRITING):
             self._pipelined += data
             if len(self._pipelined) >= _READ_BUFFER and self._reading:
                 self._reading = False
@@ -289,8 +289,7 @@ class Connection(asyncio.BufferedProtocol):
                 self._take_chunked(rest)
             return
         if len(rest) >= head.length:
-            self._body = bytearray(rest[: head.length])
-            self._pipelined = rest[head.length :]
+            self._body, self._pipelined = bytearray(rest[: head.length]), rest[head.length :]
             self._dispatch()
         else:
             self._since = self._clock()
