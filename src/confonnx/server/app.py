@@ -144,7 +144,7 @@ class App:
         self._options = options
         self._paths = _paths(options.url_prefix)
         self._sessions = SessionCache(ring, capacity=options.max_sessions)
-        self._heard: list[LiveSession] = []  # in this turn of the event loop
+        self._answered: list[LiveSession] = []  # in this turn of the event loop
         self._streams = StreamGateway(
             keys=ring,
             authenticator=authenticator,
@@ -258,9 +258,10 @@ class App:
         with metrics.sealed_request() as times:
             try:
                 if len(request.body) < _LARGE:
-                    opened, recall = self._open(media_type, request.body)
+                    opened, session = self._open(media_type, request.body)
                 else:
-                    opened, recall = await self._open_in_thread(media_type, request.body)
+                    opened, session = await self._open_in_thread(media_type, request.body)
+                recall = Recall(sizes=0) if session is None else session.recall
                 times.opened()
                 await end_of_stage()
                 reply = await self._reply(opened, recall)
@@ -283,41 +284,43 @@ class App:
             else:
                 nothing = Recall(sizes=0)  # a memory is for one thread
                 message = await asyncio.to_thread(self._seal, reply, size, sealer, nothing, request.body)
+            if session is not None:
+                self._prepare_later(session)
         return HttpResponse(200, _ANSWER_FIELDS[media_type], (message,))
 
-    def _open(self, media_type: str, message: bytearray) -> tuple[Opened, Recall]:
+    def _open(self, media_type: str, message: bytearray) -> tuple[Opened, LiveSession | None]:
         """Step 2, and what a session's own window knows of step 3.
 
         Raises UnknownKeyError, EncapsulationError and SeenBeforeError.
         """
         if media_type == REQUEST_MEDIA_TYPE:
-            return open_request(self._ring, message), Recall(sizes=0)
+            return open_request(self._ring, message), None
         session = self._sessions.find(message)
-        return self._admitted(session, session.receiver.open(message))
+        opened = session.receiver.open(message)
+        self._sessions.admit(session, opened)
+        return opened, session
 
-    async def _open_in_thread(self, media_type: str, message: bytearray) -> tuple[Opened, Recall]:
+    async def _open_in_thread(self, media_type: str, message: bytearray) -> tuple[Opened, LiveSession | None]:
         """As :meth:`_open`, for what takes long to open."""
         if media_type == REQUEST_MEDIA_TYPE:
-            return await asyncio.to_thread(open_request, self._ring, message), Recall(sizes=0)
+            return await asyncio.to_thread(open_request, self._ring, message), None
         session = self._sessions.find(message)
-        return self._admitted(session, await asyncio.to_thread(session.receiver.open, message))
+        opened = await asyncio.to_thread(session.receiver.open, message)
+        self._sessions.admit(session, opened)
+        return opened, session
 
-    def _admitted(self, session: LiveSession, request: SessionRequest) -> tuple[Opened, Recall]:
-        """``request``, which ``session`` opened. Raises SeenBeforeError.
-
-        Once this turn of the event loop is over, the session makes ready for its next request, unless others
-        were heard too: then there is no time to spare.
+    def _prepare_later(self, session: LiveSession) -> None:
+        """Let ``session``, which has its answer, make ready for its next request once this turn of the event
+        loop is over, unless others were answered too: then there is no time to spare.
         """
-        self._sessions.admit(session, request)
-        if not self._heard:
+        if not self._answered:
             asyncio.get_running_loop().call_soon(self._prepare)
-        self._heard.append(session)
-        return request, session.recall
+        self._answered.append(session)
 
     def _prepare(self) -> None:
-        heard, self._heard = self._heard, []
-        if len(heard) == 1:
-            heard[0].receiver.prepare()
+        answered, self._answered = self._answered, []
+        if len(answered) == 1:
+            answered[0].receiver.prepare()
 
     async def _reply(self, opened: Opened, recall: Recall) -> Reply:
         """Steps 3 to 6. Raises SeenBeforeError for a replay; every other failure is a reply."""
