@@ -10,7 +10,7 @@ that arrives alone goes straight through, and so does a large one, which fills t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from functools import partial
 from types import coroutine
 from typing import TypeAlias
@@ -106,12 +106,13 @@ class Work:
             return False
         if waits_for is None:
             return True
-        self._task = asyncio.get_running_loop().create_task(self._finish(waits_for))
+        rest = _resumed(self._answer, waits_for)  # which lets go of it; a parameter of ``_finish`` would not
+        self._task = asyncio.get_running_loop().create_task(self._finish(rest))
         return False
 
-    async def _finish(self, waits_for: object) -> None:
+    async def _finish(self, rest: Awaitable[HttpResponse]) -> None:
         try:
-            response = await _resumed(self._answer, waits_for)
+            response = await rest
         except BaseException:
             self._done(None)
             raise

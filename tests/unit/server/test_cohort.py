@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -196,6 +197,31 @@ def test_one_that_waits_goes_on_in_a_task_of_its_own_and_through_all_its_stages_
         assert steps.order == [(stage, 0) for stage in STAGES]
         assert steps.done == [(1, 201), (0, 200)]
         assert tasks[0] is not asyncio.current_task()
+
+    in_turns(scenario)
+
+
+def test_what_was_waited_for_is_let_go() -> None:
+    """It may be all that holds a large request, whose buffer the answer is to be sealed into."""
+
+    async def scenario(steps: Steps) -> None:
+        alive: list[bool] = []
+
+        async def waits(number: int) -> HttpResponse:
+            for _ in range(3):
+                waited = asyncio.get_running_loop().create_future()
+                seen = weakref.ref(waited)
+                asyncio.get_running_loop().call_soon(waited.set_result, None)
+                await waited
+                del waited
+                await asyncio.wait({asyncio.ensure_future(asyncio.sleep(0))})
+                alive.append(seen() is not None)
+            return HttpResponse(200 + number)
+
+        steps.start(0, waits)
+        while not steps.done:
+            await asyncio.sleep(0)
+        assert alive == [False] * 3
 
     in_turns(scenario)
 
