@@ -56,7 +56,7 @@ class Cohort:
             asyncio.get_running_loop().call_soon(self.turn)
         while len(going) > 1:
             going = [work for work in going if work.advance()]
-        for work in going:
+        for work in going:  # nobody is left to wait for
             while work.advance():
                 pass
 
